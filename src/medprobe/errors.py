@@ -1,0 +1,33 @@
+"""What can go wrong, by who has to act: each class carries the exit status of the command line.
+
+Every message is one sentence that says what was expected, what was found and what to do next.
+"""
+
+
+class MedprobeError(Exception):
+    """Base of all errors medprobe raises on purpose; uncaught in a cell it marks that cell failed (status 1)."""
+
+    exit_status = 1
+
+
+class RequestError(MedprobeError):
+    """The request is wrong: an option, a name, a manifest, a key conflict (status 2)."""
+
+    exit_status = 2
+
+
+class MissingError(MedprobeError):
+    """Something the request needs is not there: data root, part of a dataset, weights that fit (status 3)."""
+
+    exit_status = 3
+
+
+class CaseError(MedprobeError):
+    """One case cannot be used (truncated, wrong type, NaN); counted, or fails its cell beyond `--skip-unreadable`."""
+
+
+class ExtraError(MissingError):
+    """An optional library is not installed; the message names the extra."""
+
+    def __init__(self, library: str, extra: str, purpose: str) -> None:
+        super().__init__(f'{purpose} needs {library}, which is not installed; run: pip install "medprobe[{extra}]"')
