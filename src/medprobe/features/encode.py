@@ -1,0 +1,259 @@
+"""Planes through an encoder: decoding in worker processes, overlapped with the forward pass; batches of fixed borders."""
+
+import contextlib
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from medprobe.errors import CaseError, MedprobeError
+from medprobe.features.store import CHUNK_PLANES, Entry, Shard
+from medprobe.imaging import recipes
+from medprobe.types import Source
+
+ENCODING_VERSION = 1
+"""Raised by hand whenever the same request would give other features; a golden test fails when that was forgotten."""
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to a plane between its file and the encoder; part of the feature key."""
+
+    window: str
+    size: tuple[int, int] | None
+    fit_rule: Literal["squash", "pad", "crop"] = "squash"
+    resize: Literal["bicubic", "bilinear", "area"] = "bicubic"
+    channels: int | None = None
+    """3 = grey planes are replicated, 1 = colour planes become grey, None = as they are."""
+    crop: str | None = None
+
+
+def encoding_facts(encoder: Any, preprocessing: Preprocessing, grids: bool, precision: str) -> dict[str, Any]:
+    """Everything that decides a feature's value, and nothing else: no label, split, dataset, batch size or version."""
+    return {
+        "version": ENCODING_VERSION, "encoder": encoder.spec, "weights": encoder.weights_sha256,
+        "transform": encoder.transform, "layers": getattr(encoder, "layers", None), "grids": grids,
+        "precision": precision, **asdict(preprocessing),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Piece:
+    key: str
+    sources: tuple[Source, ...]
+    start: int
+    stop: int
+
+
+class _Batches:
+    """Batch index → decoded planes; runs in the worker processes, so it imports no torch."""
+
+    def __init__(self, batches: list[list[_Piece]], preprocessing: Preprocessing) -> None:
+        self.batches, self.preprocessing = batches, preprocessing
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> tuple[list[np.ndarray], list[tuple[str, int, list | None, str | None]]]:
+        """([planes of a piece], [(key, planes, frame, error)])."""
+        pixels, facts = [], []
+        for piece in self.batches[index]:
+            count = piece.stop - piece.start
+            try:
+                planes, frame = _decode(piece, self.preprocessing)
+                if len(planes) != count:
+                    raise CaseError(f"{piece.sources[0].path}: expected {count} planes from {piece.start} on, found {len(planes)}; the file is shorter than its header says")
+            except CaseError as error:
+                pixels.append(np.zeros((0, 0, 0, 0), np.uint8))
+                facts.append((piece.key, count, None, str(error)))
+            else:
+                pixels.append(planes)
+                facts.append((piece.key, count, frame, None))
+        return pixels, facts
+
+
+def _decode(piece: _Piece, preprocessing: Preprocessing) -> tuple[np.ndarray, list]:
+    planes = recipes.planes(
+        piece.sources, window=preprocessing.window, size=preprocessing.size, fit_rule=preprocessing.fit_rule,
+        resize=preprocessing.resize, start=piece.start, stop=piece.stop, crop=preprocessing.crop,
+        channels=preprocessing.channels,
+    )  # fmt: skip
+    pixels = planes.pixels
+    return pixels, [*planes.frame.shape, *planes.frame.box, *pixels.shape[2:]]
+
+
+def pieces_of(shard: Shard, sources: Mapping[str, tuple[Source, ...]], batch_size: int, start: int, stop: int) -> list[list[_Piece]]:
+    """The rows start…stop of a shard as batches; no batch crosses the border of a chunk."""
+    batches: list[list[_Piece]] = []
+    entries = [(entry, row) for entry, row in shard.spans() if row + entry.planes > start and row < stop]
+    for low in range(start, stop, CHUNK_PLANES):
+        high = min(low + CHUNK_PLANES, stop)
+        for first in range(low, high, batch_size):
+            last = min(first + batch_size, high)
+            batch = []
+            for entry, row in entries:
+                begin, end = max(first, row), min(last, row + entry.planes)
+                if begin < end:
+                    batch.append(_Piece(entry.key, sources[entry.key], begin - row, end - row))
+            batches.append(batch)
+            entries = [(entry, row) for entry, row in entries if row + entry.planes > last]
+    return batches
+
+
+@dataclass
+class Chunk:
+    """Encoded rows from `start` on: what `Shard.commit` takes."""
+
+    start: int
+    rows: dict[str, np.ndarray]
+    frames: dict[str, list]
+    unreadable: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """An encoder with the way planes reach it. `batch_size` never enters a key; `workers` 0 decodes in this process."""
+
+    encoder: Any
+    preprocessing: Preprocessing
+    grids: bool
+    batch_size: int = 16
+    workers: int = 2
+
+    def chunks(self, shard: Shard, sources: Mapping[str, tuple[Source, ...]], start: int, stop: int) -> Iterator[Chunk]:
+        """Encode rows start…stop, yielding a chunk whenever one is whole."""
+        batches = pieces_of(shard, sources, self.batch_size, start, stop)
+        chunk = Chunk(start, {}, {}, {})
+        parts: list[dict[str, np.ndarray]] = []
+        done = start
+        with contextlib.closing(self._decoded(batches)) as decoded:
+            for pixels, facts in decoded:
+                parts.append(self._forward(pixels, facts, chunk))
+                done += sum(count for _, count, _, _ in facts)
+                if done % CHUNK_PLANES == 0 or done == stop:
+                    chunk.rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+                    yield chunk
+                    chunk, parts = Chunk(done, {}, {}, {}), []
+
+    def _decoded(self, batches: list[list[_Piece]]) -> Iterator[Any]:
+        work = _Batches(batches, self.preprocessing)
+        if self.workers == 0 or len(batches) < 2:
+            yield from (work[index] for index in range(len(work)))
+            return
+        import torch
+
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
+            loader: Any = torch.utils.data.DataLoader(
+                work, batch_size=None, num_workers=min(self.workers, len(batches)), collate_fn=_as_is, prefetch_factor=2,
+                multiprocessing_context="fork" if os.name == "posix" and os.uname().sysname == "Linux" else None,
+            )  # fmt: skip
+            try:
+                yield from loader
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise MedprobeError("a decoding worker was lost, most likely because memory ran out; what was encoded is kept: run the same command again, with a smaller --batch-size") from error
+
+    def _forward(self, pixels: list[np.ndarray], facts: list[tuple], chunk: Chunk) -> dict[str, np.ndarray]:
+        """Rows of one batch; rows of unreadable pieces are NaN and their entries recorded."""
+        import torch
+
+        good = [planes for planes in pixels if len(planes)]
+        size = good[0].shape[2:] if good else self.preprocessing.size or (self.encoder.default_size,) * 2
+        channels = good[0].shape[1] if good else self.preprocessing.channels or self.encoder.channels or 1
+        filler = np.zeros((1, channels, *size), np.uint8)
+        shapes = {planes.shape[1:] for planes in good}
+        if len(shapes) > 1:
+            raise MedprobeError(f"planes of one batch differ in shape, {' and '.join(map(str, sorted(shapes)))} (channels, height, width); use a task with an image size, or one kind of image per dataset")
+        x = _to_unit(good) if good else torch.from_numpy(filler).float()
+        features = self.encoder(x)
+        outputs = {"cls": features.cls, "patch_mean": features.patch_mean}
+        if self.grids:
+            outputs |= {f"grid{level}": grid for level, grid in enumerate(features.grids)}
+        names = [key for (key, count, _, error) in facts if error is None for _ in range(count)]
+        rows: dict[str, np.ndarray] = {}
+        for name, values in outputs.items():
+            if values is None:
+                continue
+            array = np.asarray(values, dtype=np.float32)
+            if good and not np.isfinite(array).all():
+                bad = sorted({names[row] for row in np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))})
+                raise MedprobeError(f"{self.encoder.spec} gave NaN or infinite {name} features for {len(bad)} of the images of one batch; check the weights, or use --precision fp32")
+            rows[name] = _spread(array, facts) if any(error for *_, error in facts) else array
+        for key, _, frame, error in facts:
+            if error is None:
+                chunk.frames[key] = frame
+            else:
+                chunk.unreadable[key] = error
+        return rows
+
+
+def _as_is(item: Any) -> Any:
+    return item
+
+
+def _to_unit(planes: Sequence[np.ndarray]) -> Any:
+    """(n, C, H, W) float32 tensor in [0, 1]."""
+    import torch
+
+    if all(part.dtype == np.uint8 for part in planes):
+        return torch.from_numpy(np.concatenate(planes)).float().div_(255)
+    return torch.from_numpy(np.concatenate([part.astype(np.float32) / (255 if part.dtype == np.uint8 else 1) for part in planes]))
+
+
+def _spread(array: np.ndarray, facts: list[tuple]) -> np.ndarray:
+    """Rows of readable pieces at their places, NaN elsewhere."""
+    total = sum(count for _, count, _, _ in facts)
+    spread = np.full((total, *array.shape[1:]), np.nan, np.float32)
+    place = np.concatenate([np.full(count, error is None) for _, count, _, error in facts])
+    spread[place] = array[: place.sum()]
+    return spread
+
+
+def complete(
+    pipeline: Pipeline, shards: Sequence[Shard], sources: Mapping[str, tuple[Source, ...]], progress: Progress
+) -> None:
+    """Compute what is missing of these shards. A shard another process is computing is waited for, never repeated."""
+    from filelock import FileLock, Timeout
+
+    total = sum(shard.planes - shard.done for shard in shards)
+    done = 0
+    waiting = list(shards)
+    while waiting:
+        locked = []
+        for shard in waiting:
+            try:
+                with FileLock(shard.lock, timeout=2 if len(waiting) == 1 else 0):
+                    current = Shard.open(shard.folder) or shard
+                    done += current.done - shard.done
+                    for chunk in pipeline.chunks(current, sources, current.done, current.planes):
+                        current.commit(chunk.start, chunk.rows, chunk.frames, chunk.unreadable)
+                        done += len(next(iter(chunk.rows.values())))
+                        progress(done, total, "encoding planes")
+            except Timeout:
+                locked.append(shard)
+                progress(done, total, "waiting for another process that encodes the same planes")
+        if len(locked) > 1 and len(locked) == len(waiting):
+            time.sleep(0.5)
+        waiting = locked
+
+
+def measure(encoder: Any, preprocessing: Preprocessing, grids: bool) -> tuple[int, float]:
+    """(bytes stored per plane, seconds per plane) from one small batch of this encoder at this size."""
+    import torch
+
+    size = preprocessing.size or (encoder.default_size,) * 2
+    x = torch.zeros(2, preprocessing.channels or encoder.channels or 1, *size)
+    encoder(x[:1])
+    begin = time.perf_counter()
+    features = encoder(x)
+    seconds = (time.perf_counter() - begin) / 2
+    arrays = [features.cls, features.patch_mean, *(features.grids if grids else ())]
+    return sum(4 * int(np.prod(array.shape[1:])) for array in arrays if array is not None), seconds

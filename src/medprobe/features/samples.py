@@ -1,0 +1,111 @@
+"""What a head is given: samples that fetch their features and images when asked."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from medprobe.errors import MedprobeError, RequestError
+from medprobe.features.bank import Bank
+from medprobe.imaging import recipes
+from medprobe.types import Features, Pooling, Reduce, Sample, Source, stack_targets
+
+
+@dataclass(frozen=True)
+class Item:
+    """One sample before anything is read: entry keys and sources by role, and which plane when planes are scored."""
+
+    id: str
+    patient: str
+    keys: Mapping[str, tuple[str, ...]]
+    sources: Mapping[str, tuple[Source, ...]]
+    target: Any = None
+    plane: int | None = None
+
+
+@dataclass(frozen=True)
+class EncodedSamples:
+    """The lazy `Samples` of a run. `bank` None gives images only (heads on pixels)."""
+
+    items: Sequence[Item]
+    bank: Bank | None
+    window: str = "full-range"
+    planes: Literal["mean", "max"] = "mean"
+    images: bool = False
+    reduce: Reduce | None = None
+    decode_target: Callable[[Any], Any] | None = None
+    vectors: dict[tuple, np.ndarray] = field(default_factory=dict, compare=False)
+    """Pooled vectors by (entry keys, pooling), shared by the parts of one task so that folds pool nothing twice."""
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> Sample:
+        item = self.items[index]
+        bank = self.bank
+        features = {} if bank is None else {role: self._features(keys, item.plane) for role, keys in item.keys.items()}
+        images = {role: recipes.image(sources, self.window) for role, sources in item.sources.items()} if self.images else {}
+        target = self.decode_target(item.target) if self.decode_target else item.target
+        sample = Sample(item.id, item.patient, features, images, target)
+        return self.reduce(sample) if self.reduce else sample
+
+    def subset(self, indices: Sequence[int]) -> "EncodedSamples":
+        """The samples at these places, sharing everything that is already pooled."""
+        return replace(self, items=[self.items[index] for index in indices])
+
+    @property
+    def targets(self) -> np.ndarray:
+        return stack_targets([item.target for item in self.items])
+
+    def pooled(self, pooling: Pooling) -> np.ndarray:
+        matrix = np.stack([self._vector(item, pooling) for item in self.items])
+        bad = int((~np.isfinite(matrix).all(axis=1)).sum())
+        if bad:
+            raise MedprobeError(f"{bad} of {len(matrix)} samples have NaN or infinite features; check the encoder's weights, or remove the images")
+        return matrix
+
+    def augmented(self, policy: str, rng: np.random.Generator) -> "EncodedSamples":
+        if policy == "none":
+            return self
+        raise RequestError(f"augmentation {policy!r} is not offered for cached features; use 'none'")
+
+    def _vector(self, item: Item, pooling: Pooling) -> np.ndarray:
+        keys = item.keys["image"]
+        place = (keys, pooling) if item.plane is None else (keys, pooling, "planes")
+        if place not in self.vectors:
+            planes = self._features(keys, None).pool(pooling)
+            if item.plane is None:
+                planes = planes.max(axis=0) if self.planes == "max" else planes.mean(axis=0, dtype=np.float64)
+            self.vectors[place] = np.asarray(planes, dtype=np.float32)
+        vector = self.vectors[place]
+        return vector if item.plane is None else vector[item.plane]
+
+    def _features(self, keys: tuple[str, ...], plane: int | None) -> Features:
+        assert self.bank is not None
+        parts = [self.bank.features(key) for key in keys]
+        if plane is not None:
+            parts = [_plane(part, plane) for part in parts]
+        return parts[0] if len(parts) == 1 else join(parts)
+
+
+def _plane(features: Features, plane: int) -> Features:
+    def one(values: Any) -> Any:
+        return None if values is None else values[plane : plane + 1]
+
+    return replace(features, cls=one(features.cls), patch_mean=one(features.patch_mean), grids=tuple(map(one, features.grids)))
+
+
+def join(parts: Sequence[Features]) -> Features:
+    """Channels encoded one by one, side by side along D (late fusion)."""
+
+    def side_by_side(values: Sequence[Any]) -> Any:
+        return None if any(value is None for value in values) else np.concatenate([np.asarray(value) for value in values], axis=1)
+
+    return Features(
+        side_by_side([part.cls for part in parts]), side_by_side([part.patch_mean for part in parts]),
+        tuple(side_by_side(level) for level in zip(*(part.grids for part in parts), strict=True)), parts[0].frame,
+    )  # fmt: skip
