@@ -1,1 +1,75 @@
+"""Planes to features: `load("timm:vit_small_patch16_dinov3.lvd1689m")` gives a frozen encoder to call.
 
+A spec is `FAMILY:REST` (one file of this folder per family), a control (`pixels`, `mean-rgb`) or `file.py:function`.
+`random:` before a spec draws its weights from the seed instead of reading them; `a+b` puts the features of
+two encoders side by side.
+"""
+
+import re
+from pathlib import Path
+
+from medprobe.encoders.base import LoadedEncoder, Precision, Request, fit_size
+from medprobe.encoders.combined import combine
+from medprobe.encoders.features_dir import StoredFeatures
+from medprobe.errors import MissingError, RequestError
+from medprobe.registry import ENCODERS
+
+__all__ = ["LoadedEncoder", "StoredFeatures", "fit_size", "load"]
+
+
+def load(
+    spec: str,
+    *,
+    weights: Path | str | None = None,
+    device: str = "cpu",
+    precision: Precision = "fp32",
+    image_size: int | None = None,
+    layers: tuple[int, ...] | None = None,
+    seed: int = 0,
+) -> LoadedEncoder:
+    """The encoder of a spec, frozen and ready to call.
+
+    `weights` is a local checkpoint (nothing is downloaded then); `image_size` the side the user asks for; `layers` the
+    0-based layers whose grids to return (None: the last); `seed` draws the weights of `random:` specs.
+    `features:DIR` gives a `StoredFeatures` instead, which knows case ids, not pixels.
+    RequestError: the spec or an option is wrong. MissingError: weights are not there or do not fit.
+    """
+    if precision not in ("fp32", "bf16"):
+        raise RequestError(f"precision must be fp32 or bf16, found {precision!r}")
+    file = Path(weights) if weights is not None else None
+    if file is not None and not file.is_file():
+        raise MissingError(f"expected a checkpoint at {file}, found no file there; check the path given as weights")
+    parts = spec.split("+")
+
+    def one(part: str, file: Path | None) -> LoadedEncoder:
+        family, rest, random = parse(part)
+        build = ENCODERS.get(family)
+        if getattr(build, "weightless", False) and (random or file):
+            raise RequestError(
+                f"{part} has no weights to "
+                + ("draw; leave random: out" if random else f"load from {file}; leave the weights out")
+            )
+        if random and file:
+            raise RequestError(f"{part} draws its weights, but a checkpoint was given too ({file}); choose one of them")
+        return build(Request(part, rest, file, random, device, precision, image_size, layers, seed))
+
+    if len(parts) == 1:
+        return one(spec, file)
+    takers = [
+        part for part in parts if not parse(part)[2] and not getattr(ENCODERS.get(parse(part)[0]), "weightless", False)
+    ]
+    if file is not None and len(takers) != 1:
+        raise RequestError(
+            f"one checkpoint was given for {spec}, in which {len(takers)} parts take one; run the parts one by one"
+        )
+    loaded = [one(part, file if part in takers else None) for part in parts]
+    return combine(Request(spec, spec, file, False, device, precision, image_size, layers, seed), loaded)
+
+
+def parse(spec: str) -> tuple[str, str, bool]:
+    """(family, rest, random) of a spec without `+`: `random:timm:x` gives `("timm", "x", True)`."""
+    body = spec.removeprefix("random:")
+    if re.fullmatch(r".+\.py:\w+", body):
+        return "file", body, body != spec
+    family, _, rest = body.partition(":")
+    return family, rest, body != spec

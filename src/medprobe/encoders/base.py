@@ -1,0 +1,258 @@
+"""What every loaded encoder shares: the input contract, normalisation, freezing, precision and the size rule.
+
+A family (one file of this folder) builds a `LoadedEncoder` around a function from normalised planes to
+`Features`; this module does everything that must be the same for all of them.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from medprobe.errors import CaseError, MissingError, RequestError
+from medprobe.types import Features
+
+Precision = Literal["fp32", "bf16"]
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+log = logging.getLogger(__name__)
+Build = TypeVar("Build", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `load` was asked for, as a family sees it: `rest` is the spec without `random:` and the family's prefix."""
+
+    spec: str
+    rest: str
+    weights: Path | None = None
+    random: bool = False
+    device: str = "cpu"
+    precision: Precision = "fp32"
+    image_size: int | None = None
+    layers: tuple[int, ...] | None = None
+    seed: int = 0
+
+
+def weightless(build: Build) -> Build:
+    """Mark a family that neither reads a checkpoint nor can draw weights: `load` then refuses both by name."""
+    build.weightless = True  # type: ignore[attr-defined]
+    return build
+
+
+def nearest_multiple(size: int, multiple: int) -> int:
+    """The multiple nearest to size (the smaller one of two), at least one multiple: 256 by 14 gives 252."""
+    below = max(size // multiple, 1) * multiple
+    return below if size - below <= below + multiple - size else below + multiple
+
+
+def fit_size(encoder: Any, wanted: int | None = None) -> int:
+    """The side in pixels that planes are resized to for this encoder.
+
+    An encoder's own `image_size` (tied, or the user's) comes first, then `wanted` (the task's), then the encoder's
+    default. Where sides must be multiples of a patch, the nearest multiple is taken and logged.
+    """
+    if encoder.image_size is not None:
+        return int(encoder.image_size)
+    multiple = getattr(encoder, "multiple", 1)
+    size = wanted if wanted is not None else getattr(encoder, "default_size", 224)
+    fitted = nearest_multiple(size, multiple)
+    if fitted != size:
+        log.warning(
+            "%s: sides must be multiples of %d, so planes are %d instead of %d", encoder.name, multiple, fitted, size
+        )
+    return fitted
+
+
+def choose_layers(layers: Sequence[int] | None, depth: int, spec: str) -> tuple[int, ...]:
+    """0-based layers from shallow to deep; negative ones count from the end; None is the last one alone."""
+    if layers is None:
+        return (depth - 1,)
+    bad = [layer for layer in layers if not -depth <= layer < depth]
+    if bad or not layers:
+        raise RequestError(
+            f"{spec} has layers 0 to {depth - 1}, found {', '.join(map(str, bad)) or 'none'}; choose among those"
+        )
+    return tuple(sorted({layer % depth for layer in layers}))
+
+
+def only_last_layer(request: Request) -> None:
+    """For families that cannot name layers."""
+    if request.layers is not None:
+        raise RequestError(
+            f"{request.spec} gives its last grid only, found layers {request.layers}; leave the layers out"
+        )
+
+
+def digest_state(tensors: Iterable[tuple[str, Any]]) -> str:
+    """sha256 over sorted names, types, shapes and bytes: equal weights have equal digests, whatever file they came from."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors, key=lambda item: item[0]):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+class LoadedEncoder:
+    """A frozen encoder: called with planes in [0, 1], returns float32 `Features` on the CPU.
+
+    Facts for programs: `name` and `spec` (what was asked for), `dims`, `channels`, `image_size` (set only when tied to
+    one size, or when the user chose one), `dim` (of `cls`; None when it depends on the input), `params`, `multiple`
+    (sides must be multiples of it), `default_size`, `interpolates` (may leave its own size), `weights_sha256`,
+    `transform` (JSON-able: mean, std, grey rule), `licence`, `source`. `net` is the torch module, where there is one; `parts` the encoders that `a+b` is made of.
+
+    `forward` gets (N, channels, H, W) (or (N, channels, D, H, W)) normalised, on the device and in the precision asked for.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        forward: Callable[[Any], Features],
+        *,
+        dim: int | None,
+        net: Any = None,
+        dims: int = 2,
+        channels: int | None = 3,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        tied_size: int | None = None,
+        interpolates: bool = False,
+        multiple: int = 1,
+        default_size: int = 224,
+        weights_sha256: str | None = None,
+        licence: str | None = None,
+        source: str | None = None,
+    ) -> None:
+        import torch
+
+        self.name = self.spec = request.spec
+        self.dims, self.channels, self.dim = dims, channels, dim
+        self.multiple, self.default_size, self.interpolates = multiple, default_size, interpolates
+        self.licence, self.source = licence, source
+        self.image_size = self._size(request.image_size, tied_size)
+        self.precision = request.precision
+        self.transform: dict[str, Any] = {
+            "mean": list(mean) if mean else None,
+            "std": list(std) if std else None,
+            "grey": "replicate" if channels == 3 else None,
+        }
+        self.parts: tuple[LoadedEncoder, ...] = ()
+        self._forward = forward
+        self._device = torch_device(request.device)
+        self._dtype = torch.bfloat16 if request.precision == "bf16" else torch.float32
+        self.net = net
+        state = list(net.state_dict().items()) if net is not None else []
+        self.params = sum(parameter.numel() for parameter in net.parameters()) if net is not None else 0
+        self.weights_sha256 = weights_sha256 or digest_state(state)
+        if net is not None:
+            net.eval().requires_grad_(False).to(self._device, self._dtype)
+        shape = (1, -1) + (1,) * dims
+        self._mean = torch.tensor(mean).view(shape).to(self._device) if mean else None
+        self._std = torch.tensor(std).view(shape).to(self._device) if std else None
+
+    def _size(self, asked: int | None, tied: int | None) -> int | None:
+        if asked is None:
+            return tied
+        if asked < 1:
+            raise RequestError(f"{self.name}: the image size must be a positive number of pixels, found {asked}")
+        if tied is not None and asked != tied and not self.interpolates:
+            raise RequestError(
+                f"{self.name} takes {tied}x{tied} planes only, found image size {asked}; leave the image size out"
+            )
+        size = nearest_multiple(asked, self.multiple)
+        if size != asked:
+            log.warning(
+                "%s: sides must be multiples of %d, so planes are %d instead of %d",
+                self.name,
+                self.multiple,
+                size,
+                asked,
+            )
+        return size
+
+    def __call__(self, x: Any) -> Features:
+        """Features of planes x: (N, channels or 1, H, W) numbers in [0, 1], numpy or torch, on any device."""
+        import torch
+
+        with torch.no_grad():
+            planes = self._checked(torch.as_tensor(x)).to(self._device)
+            if self._mean is not None:
+                planes = planes - self._mean
+            if self._std is not None:
+                planes = planes / self._std
+            if self.net is not None and self.net.training:
+                self.net.eval()
+            made = self._forward(planes.to(self._dtype))
+            return Features(
+                plain(made.cls), plain(made.patch_mean), tuple(plain(grid) for grid in made.grids), made.frame
+            )
+
+    def _checked(self, x: Any) -> Any:
+        """The planes as float32 with the right number of channels, or an error that names what is wrong."""
+        axes = "planes, channels, " + ("height, width" if self.dims == 2 else "depth, height, width")
+        if x.ndim != self.dims + 2:
+            raise RequestError(
+                f"{self.name} takes {self.dims + 2} axes ({axes}), found shape {tuple(x.shape)}; reshape the planes"
+            )
+        if x.dtype.is_complex or not x.numel():
+            raise RequestError(
+                f"{self.name} takes at least one plane of real numbers, found {x.dtype} of shape {tuple(x.shape)}"
+            )
+        if self.channels is not None and x.shape[1] not in {1, self.channels}:
+            raise RequestError(
+                f"{self.name} takes {self.channels} channels, or 1 that is replicated, found {x.shape[1]}; encode the channels one by one"
+            )
+        sides = tuple(x.shape[2:])
+        text = "x".join(map(str, sides))
+        if self.image_size is not None and not self.interpolates and any(side != self.image_size for side in sides):
+            size = "x".join([str(self.image_size)] * self.dims)
+            raise RequestError(f"{self.name}: image is {text} but the encoder is tied to {size}; resize to {size}")
+        if any(side % self.multiple for side in sides):
+            better = "x".join(str(nearest_multiple(side, self.multiple)) for side in sides)
+            raise RequestError(
+                f"{self.name}: image is {text} but sides must be multiples of {self.multiple}; resize to {better}"
+            )
+        x = x.float()
+        low, high = (float(value) for value in x.aminmax())
+        if low != low or high in {float("inf"), float("-inf")} or low in {float("inf"), float("-inf")}:
+            raise CaseError(
+                f"{self.name}: expected finite values in [0, 1], found NaN or infinity in the planes; check the image file"
+            )
+        if low < -0.5 or high > 1.5:
+            raise RequestError(
+                f"{self.name}: expected values in [0, 1], found {low:g} to {high:g}; apply the window first, or divide 8-bit values by 255"
+            )
+        if self.channels is not None and x.shape[1] != self.channels:
+            x = x.expand(-1, self.channels, *sides)
+        return x
+
+
+def plain(tensor: Any) -> Any:
+    """Float32 on the CPU, contiguous; None stays None."""
+    return None if tensor is None else tensor.detach().float().cpu().contiguous()
+
+
+def torch_device(device: str) -> Any:
+    """The torch device of this name, or an error when the machine does not have it."""
+    import torch
+
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise RequestError(f"device must be cpu, cuda or cuda:N, found {device!r}") from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise MissingError(f"device {device} was asked for, but this machine has no CUDA device; use cpu")
+    return found
+
+
+def under_seed(make: Callable[[], Any], seed: int) -> Any:
+    """What `make()` returns when torch's CPU generator starts at the seed; the generator is put back afterwards."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()

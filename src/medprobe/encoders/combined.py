@@ -1,0 +1,71 @@
+"""`a+b`: the features of several encoders side by side, for example `dinov3-b+mind` of the registration tables.
+
+Vectors are concatenated along their last axis, and None where a part has none. Of each part the deepest grid is
+resampled (bilinear, corners not aligned) to the finer frame, the largest grid height and width among the parts.
+"""
+
+import hashlib
+import math
+from typing import Any
+
+from medprobe.encoders.base import LoadedEncoder, Request
+from medprobe.errors import RequestError
+from medprobe.types import Features
+
+
+def combine(request: Request, parts: list[LoadedEncoder]) -> LoadedEncoder:
+    """One encoder made of loaded parts; each keeps its own normalisation."""
+    for part in parts:
+        if not isinstance(part, LoadedEncoder) or part.dims != parts[0].dims:
+            raise RequestError(
+                f"{request.spec}: {part.name} cannot stand beside {parts[0].name}; combine encoders of planes, or of volumes"
+            )
+    multiple = math.lcm(*(part.multiple for part in parts))
+    sizes = {part.image_size for part in parts} - {None}
+    if len(sizes) > 1:
+        wants = ", ".join(f"{part.name} wants {part.image_size}" for part in parts if part.image_size)
+        raise RequestError(
+            f"{request.spec}: the parts must see one size, found {wants}; give an image size that is a multiple of {multiple}"
+        )
+    combined = LoadedEncoder(
+        Request(request.spec, request.rest, device="cpu"),
+        lambda x: merge([part(x) for part in parts]),
+        dim=None if any(part.dim is None for part in parts) else sum(part.dim or 0 for part in parts),
+        dims=parts[0].dims,
+        channels=max((part.channels for part in parts if part.channels), default=None),
+        tied_size=sizes.pop() if sizes else None,
+        interpolates=all(part.interpolates or part.image_size is None for part in parts),
+        multiple=multiple,
+        default_size=max(part.default_size for part in parts),
+        weights_sha256=hashlib.sha256(" ".join(part.weights_sha256 for part in parts).encode()).hexdigest(),
+        licence=" + ".join(dict.fromkeys(part.licence for part in parts if part.licence)) or None,
+    )
+    combined.parts = tuple(parts)
+    combined.precision = request.precision
+    combined.params = sum(part.params for part in parts)
+    combined.transform = {"parts": [part.transform for part in parts]}
+    return combined
+
+
+def merge(parts: list[Features]) -> Features:
+    """Features of the same planes side by side."""
+    import torch
+
+    def beside(vectors: list[Any]) -> Any:
+        return None if any(vector is None for vector in vectors) else torch.cat(vectors, dim=1)
+
+    grids: tuple[Any, ...] = ()
+    if all(part.grids for part in parts):
+        deepest = [part.grid for part in parts]
+        frame = tuple(max(grid.shape[axis] for grid in deepest) for axis in range(2, deepest[0].ndim))
+        grids = (torch.cat([resample(grid, frame) for grid in deepest], dim=1),)
+    return Features(beside([part.cls for part in parts]), beside([part.patch_mean for part in parts]), grids)
+
+
+def resample(grid: Any, frame: tuple[int, ...]) -> Any:
+    """A grid (N, D, h, w) or (N, D, d, h, w) at another height and width."""
+    from torch.nn.functional import interpolate
+
+    if tuple(grid.shape[2:]) == frame:
+        return grid
+    return interpolate(grid, size=frame, mode="bilinear" if len(frame) == 2 else "trilinear", align_corners=False)
