@@ -1,0 +1,188 @@
+"""`file.py:make_encoder`: a module or an encoder of one's own, and every way to get it wrong."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from medprobe.check.encoder import check_encoder
+from medprobe.encoders import load
+from medprobe.errors import MissingError, RequestError
+
+RESNET56 = """
+import torch
+from torch import nn
+from torch.nn.functional import pad, relu
+from safetensors.torch import load_file
+
+
+class Block(nn.Module):
+    def __init__(self, narrow, wide, stride):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(narrow, wide, 3, stride, 1, bias=False), nn.BatchNorm2d(wide)
+        self.conv2, self.bn2 = nn.Conv2d(wide, wide, 3, 1, 1, bias=False), nn.BatchNorm2d(wide)
+        self.stride, self.extra = stride, (wide - narrow) // 2
+
+    def forward(self, x):
+        made = self.bn2(self.conv2(relu(self.bn1(self.conv1(x)))))
+        short = x[:, :, :: self.stride, :: self.stride]
+        return relu(made + pad(short, (0, 0, 0, 0, self.extra, self.extra)))
+
+
+class ResNet56(nn.Module):
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+        for stage, (narrow, wide) in enumerate(((16, 16), (16, 32), (32, 64)), start=1):
+            blocks = [Block(narrow if i == 0 else wide, wide, 2 if i == 0 and stage > 1 else 1) for i in range(9)]
+            setattr(self, f"layer{stage}", nn.Sequential(*blocks))
+
+    def forward_dense(self, x):
+        return self.layer3(self.layer2(self.layer1(relu(self.bn1(self.conv1(x))))))
+
+    def forward(self, x):
+        return self.forward_dense(x).mean(dim=(2, 3))
+
+
+def make_encoder():
+    net = ResNet56()
+    weights = load_file(WEIGHTS)
+    net.load_state_dict({name: value for name, value in weights.items() if not name.startswith("linear")}, strict=False)
+    return net
+"""
+
+
+@pytest.fixture
+def resnet56(samples: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "resnet56.py"
+    path.write_text(RESNET56.replace("WEIGHTS", repr(str(samples / "weights_small" / "resnet56_cifar10.safetensors"))))
+    return path
+
+
+def test_a_trained_network_from_a_file_conforms(resnet56: Path) -> None:
+    encoder = load(f"{resnet56}:make_encoder")
+    made = encoder(torch.rand(2, 3, 64, 96))
+    assert (encoder.dim, encoder.params) == (64, 853_018 - 650)
+    assert made.grid.shape == (2, 64, 16, 24)
+    assert torch.allclose(made.cls, made.patch_mean, atol=1e-5)
+    assert [finding for finding in check_encoder(encoder) if not finding.ok] == []
+
+
+def test_a_trained_network_separates_two_textures_better_than_chance(resnet56: Path) -> None:
+    """Weights are really in: smooth and noisy planes lie far apart, against the spread within each kind."""
+    generator = torch.Generator().manual_seed(0)
+    noisy = torch.rand(8, 3, 32, 32, generator=generator)
+    smooth = torch.nn.functional.interpolate(torch.rand(8, 3, 4, 4, generator=generator), size=32, mode="bilinear")
+    encoder = load(f"{resnet56}:make_encoder")
+    one, other = encoder(noisy).cls, encoder(smooth).cls
+    assert (one.mean(0) - other.mean(0)).norm() > one.std(0).norm()
+
+
+def test_the_bytes_of_the_file_enter_the_digest(tmp_path: Path) -> None:
+    path = tmp_path / "enc.py"
+    path.write_text(MODULE.format(body="return x.mean(dim=(2, 3))"))
+    first = load(f"{path}:make")
+    assert load(f"{path}:make").weights_sha256 == first.weights_sha256
+    path.write_text(path.read_text() + "# a remark\n")
+    assert load(f"{path}:make").weights_sha256 != first.weights_sha256
+
+
+MODULE = """
+from torch import nn
+
+class Net(nn.Module):
+    def forward(self, x):
+        {body}
+
+def make():
+    return Net()
+"""
+
+ENCODER = """
+from medprobe import types
+
+class Own:
+    name, dims, channels, image_size = "own", 2, 1, None
+    def __call__(self, x):
+        return types.Features(cls=x.mean(dim=(2, 3)))
+
+def make():
+    return Own()
+"""
+
+
+def test_an_encoder_object_is_taken_as_it_is_and_its_input_is_checked(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(ENCODER)
+    encoder = load(f"{path}:make")
+    x = torch.rand(2, 1, 20, 30)
+    assert torch.equal(encoder(x).cls, x.mean(dim=(2, 3)))
+    with pytest.raises(RequestError, match="channels"):
+        encoder(torch.rand(2, 3, 20, 30))
+
+
+def test_weights_drawn_inside_the_function_follow_the_seed(tmp_path: Path) -> None:
+    path = tmp_path / "enc.py"
+    path.write_text(
+        "from torch import nn\ndef make():\n    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5))\n"
+    )
+    one, same, other = load(f"{path}:make", seed=1), load(f"{path}:make", seed=1), load(f"{path}:make", seed=2)
+    assert one.weights_sha256 == same.weights_sha256 != other.weights_sha256
+
+
+def test_a_relative_path_and_a_neighbouring_module_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "neighbour_of_enc.py").write_text(MODULE.format(body="return x.mean(dim=(2, 3))"))
+    (tmp_path / "enc.py").write_text("from neighbour_of_enc import make\n")
+    monkeypatch.chdir(tmp_path)
+    assert load("enc.py:make").name == "enc.py:make"
+
+
+def test_a_tied_size_is_read_from_the_module(tmp_path: Path) -> None:
+    path = tmp_path / "enc.py"
+    path.write_text(
+        MODULE.format(body="return x.mean(dim=(2, 3))").replace("def forward", "image_size = 48\n    def forward")
+    )
+    encoder = load(f"{path}:make")
+    assert encoder.image_size == 48
+    with pytest.raises(RequestError, match="image is 64x64 but the encoder is tied to 48x48; resize to 48x48"):
+        encoder(torch.rand(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("def mkae(): pass", "no function 'make'; did you mean mkae"),
+        ("x = 1", "no function 'make'; it defines no function"),
+        ("def make(): return 3", "must return an Encoder or a torch.nn.Module, found int"),
+        ("def make(): raise ValueError('no such thing')", "failed with ValueError: no such thing"),
+        ("import not_a_library", "failed with ModuleNotFoundError"),
+        ("def make(:", "failed with SyntaxError"),
+        (MODULE.format(body="return x"), r"forward must return \(N, D\), found shape \(1, 3, 224, 224\)"),
+        (MODULE.format(body="return [x]"), r"forward must return \(N, D\), found list"),
+        (MODULE.format(body="return x.reshape(1, 2, 3)"), "failed on a grey 224x224 plane with RuntimeError"),
+        (
+            MODULE.format(body="return x.mean(dim=(2, 3))").replace("def forward", "mean = (0.5,)\n    def forward"),
+            "mean must hold three numbers",
+        ),
+        (
+            MODULE.format(body="return x.mean(dim=(2, 3))") + "\nNet.forward_dense = lambda self, x: x[0]",
+            r"forward_dense must return \(N, D, h, w\)",
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_file_is_said_before_any_data_are_read(code: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "enc.py"
+    path.write_text(code)
+    with pytest.raises(RequestError, match=message):
+        load(f"{path}:make")
+
+
+def test_a_missing_file_is_named_with_the_folder_it_was_looked_for_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingError, match=re.escape(str(tmp_path))):
+        load("nowhere.py:make")
