@@ -73,6 +73,8 @@ class Dataset:
     `MissingError` listing the count and first names of what is missing. `twin(root, rng)` writes a tiny synthetic
     copy of that layout under root. `counts` maps `train|val|test` (or `fold0`, `fold1`, ...) to the number of cases of
     the release. `official_leak` says which patients the official split shares between its parts (reported, not hidden).
+    `crop` is a named spatial recipe: a pure function of one decoded uint8 plane (H, W, 3) of a raw video, before any resize;
+    its name enters the feature key. Frames prepared as image files are taken as they are.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Dataset:
     counts: Mapping[str, int] = field(default_factory=dict)
     folders: tuple[str, ...] = ()
     recipe: str = "full-range"
+    crop: Callable[[np.ndarray], np.ndarray] | None = None
     official_leak: str | None = None
     note: str | None = None
     root: Path | None = None
