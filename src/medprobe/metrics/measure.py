@@ -1,0 +1,121 @@
+"""A metric is a function of case weights.
+
+With all weights 1 it is the point estimate; with the counts of resampled patients it is a bootstrap replicate. So
+every metric is written once, over a (B, n) matrix of B weightings of n cases, and nothing is ever copied or re-sorted.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from medprobe.errors import MedprobeError, RequestError
+from medprobe.registry import did_you_mean
+from medprobe.types import Score
+
+T = TypeVar("T")
+
+
+class Weighted:
+    """B weightings of n cases, and what was computed from them so far: an ingredient of many metrics is made once."""
+
+    def __init__(self, weights: np.ndarray) -> None:
+        self.by_case: np.ndarray = np.ascontiguousarray(np.asarray(weights, dtype=np.float64).T)
+        """(n, B), so that adding up cases runs along memory."""
+        self._made: dict[Callable, object] = {}
+
+    def of(self, ingredient: Callable[["Weighted"], T]) -> T:
+        """ingredient(self), computed at the first question. Ingredients compare by identity."""
+        if ingredient not in self._made:
+            self._made[ingredient] = ingredient(self)
+        return self._made[ingredient]  # type: ignore[return-value]
+
+
+class Columns:
+    """An ingredient: the weighted sum over cases of each column of an (n, K) array, as (B, K)."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    def __call__(self, w: Weighted) -> np.ndarray:
+        return (self.values.T.astype(np.float64) @ w.by_case).T
+
+
+class Value(NamedTuple):
+    """What a metric gives: one number per weighting, and for the point estimate what stands behind it."""
+
+    value: np.ndarray
+    """(B,), NaN where undefined."""
+    undefined: np.ndarray | int = 0
+    """(B,) or one number: how many classes, cases or phases were undefined, be they skipped or counted as 0."""
+    per_class: np.ndarray | None = None
+    """(B, C), for a mean over classes."""
+    cases: np.ndarray | None = None
+    """(n,) bool: the cases this metric can look at, where they are fewer than those of the measure."""
+
+
+Metric = Callable[[Weighted], Value]
+
+
+class Measure:
+    """Everything that can be said about one table of predictions, by score key; computed when asked for.
+
+    `groups` (n,) is the patient (or video) of each case: what the bootstrap draws. `cases` (n,) bool says which cases
+    count at all (with at least one known label); None = all.
+    """
+
+    def __init__(
+        self,
+        metrics: Mapping[str, Metric],
+        groups: np.ndarray,
+        classes: tuple[str, ...] = (),
+        cases: np.ndarray | None = None,
+    ) -> None:
+        self.metrics, self.classes = dict(metrics), tuple(classes)
+        self.groups = np.asarray(groups)
+        self.cases = np.ones(len(self.groups), dtype=bool) if cases is None else cases
+
+    def __call__(self, weights: np.ndarray, keys: Collection[str] | None = None) -> dict[str, np.ndarray]:
+        """(B, n) case weights to key -> (B,) values."""
+        if np.shape(weights)[1:] != self.groups.shape:
+            raise MedprobeError(
+                f"expected case weights of shape (B, {len(self.groups)}), found {np.shape(weights)}; "
+                "give one column per case"
+            )
+        w = Weighted(weights)
+        return {key: self._metric(key)(w).value for key in (self.metrics if keys is None else keys)}
+
+    def scores(self, keys: Collection[str] | None = None) -> dict[str, Score]:
+        """The point estimates, without intervals."""
+        w = Weighted(np.ones((1, len(self.groups))))
+        return {key: self._score(self._metric(key)(w)) for key in (self.metrics if keys is None else keys)}
+
+    def _metric(self, key: str) -> Metric:
+        if key not in self.metrics:
+            raise RequestError(f"no score named {key!r} here; {did_you_mean(key, list(self.metrics))}")
+        return self.metrics[key]
+
+    def _score(self, value: Value) -> Score:
+        cases = self.cases if value.cases is None else value.cases
+        per_class = {} if value.per_class is None else dict(zip(self.classes, value.per_class[0].tolist(), strict=True))
+        return Score(
+            value=float(value.value[0]),
+            n_cases=int(cases.sum()),
+            n_patients=len(np.unique(self.groups[cases])),
+            n_undefined=int(np.ravel(value.undefined)[0]),
+            per_class=per_class,
+        )
+
+
+def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Elementwise, NaN where the denominator is 0."""
+    numerator, denominator = np.broadcast_arrays(numerator, denominator)
+    out = np.full(numerator.shape, np.nan)
+    return np.divide(numerator, denominator, out=out, where=denominator != 0)
+
+
+def mean_defined(values: np.ndarray, weights: np.ndarray | float = 1.0) -> np.ndarray:
+    """Mean over the last axis of the values that are not NaN, NaN where none is."""
+    known = ~np.isnan(values)
+    weights = np.where(known, weights, 0.0)
+    return divide((np.where(known, values, 0.0) * weights).sum(axis=-1), weights.sum(axis=-1))
