@@ -370,10 +370,10 @@ class Task:
     planes: Literal["mean", "max"] = "mean"
     reduce: str | None = None
     layers: tuple[int, ...] | None = None
-    metrics: tuple[str, ...] = ()
     main: str = "auroc"
+    monitor: str = "auroc"
+    split_seed: int = 0
     threshold: str = "youden_val"
-    selection: str = "val"
     table: int | None = None
     protocol: int = 1
 

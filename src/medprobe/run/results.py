@@ -1,0 +1,218 @@
+"""Results on disk: one JSON per cell with its predictions beside it, and a summary over folds and seeds.
+
+    OUT/results/<dataset>/<head>/<model>[@<option>=<value>,…]/seed<k>[-fold<f>].json
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medprobe.errors import MedprobeError, RequestError
+from medprobe.files import digest_of, dump_json, write_atomically
+from medprobe.metrics import classification, phases, stats
+from medprobe.metrics.measure import Measure, mean_defined
+from medprobe.types import Score
+
+SCHEMA = 1
+RESAMPLES = 1000
+
+
+def safe_name(text: str) -> str:
+    """A file name for a model: other characters become `_`, then `~` and 6 hex digits of the full text's sha256."""
+    plain = re.sub(r"[^A-Za-z0-9._+@=,-]", "_", text)
+    if plain == text and text not in (".", ".."):
+        return text
+    return f"{plain[:150]}~{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def stem(dataset: str, head: str, model: str, options: Mapping[str, Any], seed: int, fold: int | None) -> str:
+    """S of the file names: the options are those that differ from the task's default, alphabetically."""
+    said = ",".join(f"{key}={value}" for key, value in sorted(options.items()))
+    folder = safe_name(f"{model}@{said}" if said else model)
+    return f"{dataset}/{head}/{folder}/seed{seed}" + ("" if fold is None else f"-fold{fold}")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a head said of the test part, and of validation where there is one; all that scores are made of.
+
+    `target` (n,) class indices, or (n, classes) 0/1/NaN; `prob` (n, classes).
+    """
+
+    case: np.ndarray
+    patient: np.ndarray
+    target: np.ndarray
+    prob: np.ndarray
+    val: "Predictions | None" = None
+
+    def save(self, path: Path, classes: Sequence[str]) -> None:
+        """`S.predictions.parquet`, and `S.predictions.val.parquet` for the validation part."""
+        import pandas as pd
+
+        target = self.target if self.target.ndim == 2 else np.eye(len(classes), dtype=np.float32)[self.target]
+        columns: dict[str, Any] = {"case": self.case, "patient": self.patient}
+        columns |= {f"target.{name}": target[:, place] for place, name in enumerate(classes)}
+        columns |= {f"prob.{name}": self.prob[:, place] for place, name in enumerate(classes)}
+        write_atomically(path.with_name(f"{path.name}.predictions.parquet"), pd.DataFrame(columns).to_parquet(index=False))
+        if self.val is not None:
+            self.val.save(path.with_name(f"{path.name}.val"), classes)
+
+    @classmethod
+    def load(cls, path: Path, classes: Sequence[str], multilabel: bool) -> "Predictions":
+        """What `save` wrote. RequestError when a file is missing or damaged."""
+        file, val = (path.with_name(f"{path.name}{part}.predictions.parquet") for part in ("", ".val"))
+        return cls._read(file, classes, multilabel, cls._read(val, classes, multilabel, None) if val.exists() else None)
+
+    @classmethod
+    def _read(cls, file: Path, classes: Sequence[str], multilabel: bool, val: "Predictions | None") -> "Predictions":
+        import pandas as pd
+
+        try:
+            table = pd.read_parquet(file)
+            target = table[[f"target.{name}" for name in classes]].to_numpy(np.float64)
+            prob = table[[f"prob.{name}" for name in classes]].to_numpy(np.float64)
+            case, patient = table["case"].astype(str).to_numpy(), table["patient"].astype(str).to_numpy()
+        except (OSError, ValueError, KeyError) as error:
+            raise RequestError(f"{file}: expected the saved predictions of a finished cell, found none that can be read ({error}); delete its .json and run again") from error
+        return cls(case, patient, target if multilabel else target.argmax(axis=1), prob, val)
+
+    def measure(self, classes: Sequence[str], multilabel: bool, unit: str) -> Measure:
+        """All scores of these predictions, computed when asked for."""
+        if unit == "plane":
+            frames = np.array([int(name.rpartition("/")[2]) for name in self.case])
+            return phases.measure_phases(self.target, self.prob, classes=classes, videos=self.patient, frames=frames)
+        val = None if self.val is None else (self.val.target, self.val.prob)
+        return classification.measure(self.target, self.prob, classes=classes, multilabel=multilabel, groups=self.patient, val=val)
+
+
+def write_cases(path: Path, predictions: Predictions, classes: Sequence[str], multilabel: bool, rule: str) -> None:
+    """`S.cases.parquet`: case, patient, metric, class, value."""
+    import pandas as pd
+
+    val = None if predictions.val is None else (predictions.val.target, predictions.val.prob)
+    rule = rule if val is not None or not rule.endswith("_val") else "fixed_0.5"
+    values = classification.per_case(predictions.target, predictions.prob, classes=classes, multilabel=multilabel, val=val, rule=rule)
+    parts = []
+    for metric, array in values.items():
+        for place, name in enumerate(classes if array.ndim == 2 else [""]):
+            value = array[:, place] if array.ndim == 2 else array
+            parts.append(pd.DataFrame({"case": predictions.case, "patient": predictions.patient, "metric": metric, "class": name, "value": value}))
+    write_atomically(path.with_name(f"{path.name}.cases.parquet"), pd.concat(parts).to_parquet(index=False))
+
+
+def write_result(path: Path, document: Mapping[str, Any]) -> None:
+    write_atomically(path.with_name(f"{path.name}.json"), dump_json(document))
+
+
+def read_result(path: Path) -> dict[str, Any] | None:
+    """The JSON of a cell, or None when there is none; a damaged one counts as none."""
+    try:
+        document = json.loads(path.with_name(f"{path.name}.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) and document.get("schema") == SCHEMA else None
+
+
+def key_of(facts: Mapping[str, Any]) -> str:
+    return digest_of(facts)[:32]
+
+
+def finished(path: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether this very cell is done. RequestError, naming the fields, when the file there answers another question."""
+    document = read_result(path)
+    if document is None:
+        return False
+    if document.get("key") != key_of(facts):
+        here, there = _flat(facts), _flat(document.get("facts", {}))
+        differing = sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
+        said = "; ".join(f"{name} was {there.get(name)!r}, is now {here.get(name)!r}" for name in differing[:4])
+        raise RequestError(f"{path}.json holds the answer to another question ({said or 'its facts are missing'}); choose another --out, or delete that file")
+    return document.get("status") == "done"
+
+
+def _flat(facts: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(facts, Mapping):
+        return {prefix: json.loads(dump_json(facts))}
+    found: dict[str, Any] = {}
+    for key, value in facts.items():
+        found |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return found
+
+
+def scores_json(scores: Mapping[str, Score]) -> dict[str, Any]:
+    return {key: asdict(score) for key, score in scores.items()}
+
+
+# ------------------------------------------------------------------------------------------ summary
+
+
+def cells_of(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """(path without suffix, document) of the finished cells of one model's folder."""
+    for file in sorted(folder.glob("seed*.json")):
+        document = read_result(file.with_suffix(""))
+        if document is not None and document.get("status") == "done":
+            yield file.with_suffix(""), document
+
+
+def measure_of(path: Path, document: Mapping[str, Any]) -> Measure:
+    """All scores of a finished cell, from its saved predictions."""
+    task = document["task"]
+    predictions = Predictions.load(path, task["classes"], task["multilabel"])
+    return predictions.measure(task["classes"], task["multilabel"], task["unit"])
+
+
+def folds_by_seed(folder: Path) -> dict[int, dict[int | None, Measure]]:
+    """seed → fold → scores of the finished cells of one model's folder."""
+    found: dict[int, dict[int | None, Measure]] = {}
+    for path, document in cells_of(folder):
+        found.setdefault(document["seed"], {})[document["fold"]] = measure_of(path, document)
+    return found
+
+
+def write_summary(folder: Path) -> dict[str, Any] | None:
+    """`summary.json`: folds as their mean with patients drawn inside folds, seeds as mean and sd; None without cells.
+
+    The interval of several seeds is that of their mean score under the same draws of patients; the spread over seeds
+    stands beside it and is never mixed into it. Only seeds that have every fold found are combined.
+    """
+    seeds = folds_by_seed(folder)
+    if not seeds:
+        return None
+    folds = sorted({fold for cells in seeds.values() for fold in cells}, key=lambda fold: -1 if fold is None else fold)
+    sides = {seed: [cells[fold] for fold in folds] for seed, cells in sorted(seeds.items()) if set(cells) == set(folds)}
+    incomplete = sorted(set(seeds) - set(sides))
+    if not sides:
+        return None
+    keys = stats.shared_keys([measure for side in sides.values() for measure in side])
+    combined = {seed: stats.combine_folds(side, keys=keys, resamples=RESAMPLES) for seed, side in sides.items()}
+    if len(sides) > 1:
+        draws = stats.replicates(list(sides.values()), keys, RESAMPLES, 0)
+    scores = {}
+    for key in keys:
+        each = [combined[seed][key] for seed in sides]
+        over = stats.combine_seeds([score.value for score in each])
+        low, high = each[0].low, each[0].high
+        if len(sides) > 1:
+            low, high = stats.interval(mean_defined(draws[key].reshape(-1, draws[key].shape[-1]).T))
+        scores[key] = {**asdict(each[0]), "value": over.mean, "low": low, "high": high, "seed_sd": over.sd, "per_seed": list(over.values)}
+        if len(sides) > 1:
+            scores[key]["per_class"] = {name: float(np.mean([score.per_class[name] for score in each])) for name in each[0].per_class}
+    _, document = next(cells_of(folder))
+    summary = {
+        "schema": SCHEMA, "task": document["task"], "model": document["model"], "seeds": list(sides), "folds": folds,
+        "seeds_without_all_folds": incomplete, "scores": scores,
+    }  # fmt: skip
+    write_atomically(folder / "summary.json", dump_json(summary))
+    return summary
+
+
+def failure(error: BaseException) -> dict[str, str]:
+    """The error of a failed cell, in a sentence."""
+    message = str(error) if isinstance(error, MedprobeError) else f"{type(error).__name__}: {error}"
+    return {"type": type(error).__name__, "message": message or type(error).__name__}
