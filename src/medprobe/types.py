@@ -93,6 +93,8 @@ class Dataset:
     counts: Mapping[str, int] = field(default_factory=dict)
     folders: tuple[str, ...] = ()
     recipe: str = "full-range"
+    grey: bool = False
+    """One channel whatever the files hold (grey images stored as RGBA)."""
     crop: Callable[[np.ndarray], np.ndarray] | None = None
     official_leak: str | None = None
     note: str | None = None

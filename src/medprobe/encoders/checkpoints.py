@@ -12,13 +12,11 @@ CONTAINERS = ("state_dict", "model", "teacher", "model_state_dict", "model_ema",
 """Where training programs keep the weights inside a checkpoint, in order of preference."""
 
 PREFIXES = (
-    "module.base_encoder.",  # MoCo-v3; its linear evaluation reads this one
-    "module.momentum_encoder.",
-    "module.encoder_q.",
-    "base_encoder.",
-    "momentum_encoder.",
     "_orig_mod.",
     "module.",
+    "base_encoder.",  # MoCo-v3: its own linear evaluation reads this one
+    "momentum_encoder.",
+    "encoder_q.",
     "backbone.",
 )
 """Wrappers around the encoder's own names; keys outside the wrapper belong to training heads and are left out."""

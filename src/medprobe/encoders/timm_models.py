@@ -149,12 +149,10 @@ def create(architecture: str, tensors: Mapping[str, Any]) -> Any:
     """The untrained network. What a checkpoint needs and the name does not say is read off its keys: biases of q and v
     (DINOv3), layer scale (UNI)."""
     kwargs: dict[str, Any] = {}
-    if "blocks.0.attn.q_bias" in tensors and "blocks.0.gamma_1" in tensors:
-        kwargs["qkv_bias"] = True
+    if tensors and "patch16_dinov3" in architecture:
+        kwargs["qkv_bias"] = "blocks.0.attn.q_bias" in tensors
     if "blocks.0.ls1.gamma" in tensors:
         kwargs["init_values"] = 1e-5
-    elif "dinov3_qkvb" in architecture and tensors:
-        kwargs["qkv_bias"] = False
     return network(architecture, **kwargs)
 
 

@@ -29,9 +29,10 @@ class Preprocessing:
     size: tuple[int, int] | None
     fit_rule: Literal["squash", "pad", "crop"] = "squash"
     resize: Literal["bicubic", "bilinear", "area"] = "bicubic"
-    channels: int | None = None
-    """3 = grey planes are replicated, 1 = colour planes become grey, None = as they are."""
-    crop: str | None = None
+    colour: Literal[1, 3] | None = None
+    """1 = colour planes become grey, 3 = grey planes are repeated, None = as they are."""
+    crop: Callable[[np.ndarray], np.ndarray] | None = None
+    """A dataset's spatial recipe; its name enters the key."""
 
 
 def encoding_facts(encoder: Any, preprocessing: Preprocessing, grids: bool, precision: str) -> dict[str, Any]:
@@ -40,6 +41,7 @@ def encoding_facts(encoder: Any, preprocessing: Preprocessing, grids: bool, prec
         "version": ENCODING_VERSION, "encoder": encoder.spec, "weights": encoder.weights_sha256,
         "transform": encoder.transform, "layers": getattr(encoder, "layers", None), "grids": grids,
         "precision": precision, **asdict(preprocessing),
+        "crop": preprocessing.crop and preprocessing.crop.__name__,
     }  # fmt: skip
 
 
@@ -82,7 +84,7 @@ def _decode(piece: _Piece, preprocessing: Preprocessing) -> tuple[np.ndarray, li
     planes = recipes.planes(
         piece.sources, window=preprocessing.window, size=preprocessing.size, fit_rule=preprocessing.fit_rule,
         resize=preprocessing.resize, start=piece.start, stop=piece.stop, crop=preprocessing.crop,
-        channels=preprocessing.channels,
+        colour=preprocessing.colour,
     )  # fmt: skip
     pixels = planes.pixels
     return pixels, [*planes.frame.shape, *planes.frame.box, *pixels.shape[2:]]
@@ -167,7 +169,7 @@ class Pipeline:
 
         good = [planes for planes in pixels if len(planes)]
         size = good[0].shape[2:] if good else self.preprocessing.size or (self.encoder.default_size,) * 2
-        channels = good[0].shape[1] if good else self.preprocessing.channels or self.encoder.channels or 1
+        channels = good[0].shape[1] if good else self.preprocessing.colour or self.encoder.channels or 1
         filler = np.zeros((1, channels, *size), np.uint8)
         shapes = {planes.shape[1:] for planes in good}
         if len(shapes) > 1:
@@ -250,7 +252,7 @@ def measure(encoder: Any, preprocessing: Preprocessing, grids: bool) -> tuple[in
     import torch
 
     size = preprocessing.size or (encoder.default_size,) * 2
-    x = torch.zeros(2, preprocessing.channels or encoder.channels or 1, *size)
+    x = torch.zeros(2, preprocessing.colour or encoder.channels or 1, *size)
     encoder(x[:1])
     begin = time.perf_counter()
     features = encoder(x)

@@ -1,0 +1,63 @@
+"""For those who would rather import: load an encoder, evaluate it. Heavy libraries are imported when called."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+def load_encoder(model: str, weights: str | Path | None = None, device: str = "cpu", image_size: int | None = None, **options: Any) -> Any:
+    """The frozen encoder of a model name or spec: call it with (N, 3, H, W) values in [0, 1] to get `Features` on the CPU.
+
+    `options` are those of `medprobe.encoders.load`: precision, layers, seed.
+    """
+    from medprobe import encoders
+    from medprobe.tasks import models
+
+    file = Path(weights) if weights is not None else None
+    return encoders.load(models.resolve(model, file).spec, weights=file, device=device, image_size=image_size, **options)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What `evaluate` found: `results` is the list of result documents, `scores` the combined scores.
+
+    `scores` maps task name → model name → score key → the entry of summary.json (value, low, high, ...).
+    """
+
+    results: list[dict[str, Any]]
+    scores: Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+
+def evaluate(model: str, task: str, data: str | Path | None = None, out: str | Path | None = None, **options: Any) -> Results:
+    """Run models on tasks, as `medprobe run` does, and return what it wrote.
+
+    `options` are the fields of `medprobe.run.plan.Request` (seeds, folds, image_size, limit, device, precision, settings,
+    cache, ...). Without `out` the results lie in a temporary folder. MedprobeError if a cell failed.
+    """
+    import json
+    import tempfile
+
+    from medprobe.errors import MedprobeError
+    from medprobe.run import plan as planning
+    from medprobe.run import results as files
+    from medprobe.run.progress import reporting
+    from medprobe.run.run import run
+
+    with tempfile.TemporaryDirectory() as scratch, reporting(quiet=True) as progress:
+        folder = Path(out) if out is not None else Path(scratch)
+        weights = options.pop("weights", ())
+        weights = (str(weights),) if isinstance(weights, str | Path) else tuple(weights)
+        paths = {name: Path(options.pop(name)) for name in ("cache",) if options.get(name) is not None}
+        request = planning.Request(model, task, folder, Path(data) if data is not None else None, weights, **paths, **options)
+        plan = planning.make(request, progress)
+        outcome = run(request, plan, progress)
+        if outcome.failed:
+            path, message = next(iter(outcome.failed.items()))
+            raise MedprobeError(f"{len(outcome.failed)} of {len(outcome.failed) + len(outcome.done)} results failed, the first ({path.relative_to(folder / 'results')}) because: {message}")
+        found = [document for path in outcome.done if (document := files.read_result(path)) is not None]
+        scores: dict[str, dict[str, Mapping[str, Any]]] = {}
+        for parent in sorted({path.parent for path in outcome.done}):
+            summary = json.loads((parent / "summary.json").read_text())
+            scores.setdefault(summary["task"]["name"], {})[summary["model"]["name"]] = summary["scores"]
+        return Results(found, scores)

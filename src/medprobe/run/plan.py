@@ -1,0 +1,453 @@
+"""What a request means, found out before anything is computed: tasks, cases, encoders, cells; and everything that is wrong.
+
+All faults are collected and raised at once: a wrong request is status 2, something missing is status 3, and 2 wins.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medprobe import encoders
+from medprobe.datasets._layout import fingerprint, locate
+from medprobe.errors import CaseError, MedprobeError, MissingError, RequestError
+from medprobe.features.digests import Digests, source_key
+from medprobe.features.encode import Preprocessing, encoding_facts, measure
+from medprobe.features.store import Encoding, Entry
+from medprobe.imaging.formats import count_planes
+from medprobe.registry import HEADS
+from medprobe.run import results, splits
+from medprobe.tasks import models
+from medprobe.tasks.suites import tasks_named, with_settings
+from medprobe.types import Case, Dataset, Source, Task
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of `medprobe run`, as values."""
+
+    model: str
+    task: str
+    out: Path
+    data: Path | None = None
+    weights: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    folds: tuple[int, ...] | None = None
+    image_size: int | None = None
+    limit: int | None = None
+    device: str = "auto"
+    precision: str = "fp32"
+    batch_size: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    cache: Path | None = None
+    cache_budget: int | None = None
+    max_ram: int = 8 << 30
+    skip_unreadable: int = 0
+    fail_fast: bool = False
+
+
+class Faults:
+    """Collects what is wrong, so that everything is said at once."""
+
+    def __init__(self) -> None:
+        self.found: list[MedprobeError] = []
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        try:
+            yield
+        except (RequestError, MissingError) as error:
+            if str(error) not in {str(known) for known in self.found}:
+                self.found.append(error)
+
+    def raise_if_any(self) -> None:
+        if not self.found:
+            return
+        if len(self.found) == 1:
+            raise self.found[0]
+        kind = RequestError if any(isinstance(error, RequestError) for error in self.found) else MissingError
+        listed = "\n".join(f"  {number}. {error}" for number, error in enumerate(self.found, 1))
+        raise kind(f"{len(self.found)} things must change before this can run:\n{listed}")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A task with its cases in hand."""
+
+    task: Task
+    dataset: Dataset
+    cases: tuple[Case, ...]
+    digests: Mapping[Path, str]
+    options: Mapping[str, Any]
+
+    @property
+    def folds(self) -> list[int | None]:
+        found = splits.folds_of(self.cases)
+        return list(found) if found else [None]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint(self.cases, self.digests)
+
+    @cached_property
+    def head(self) -> Any:
+        return HEADS.get(self.task.head)(**self.task.head_config)
+
+    @cached_property
+    def parts(self) -> dict[int | None, splits.Parts]:
+        return {fold: splits.parts_of(self.cases, fold, self.task.split_seed) for fold in self.folds}
+
+    def entries(self, joint_channels: bool) -> dict[tuple[str, str], list[tuple[Entry, tuple[Source, ...]]]]:
+        """(case, role) → what is decoded as one: each channel alone, or all channels together for encoders that take any."""
+        found = {}
+        for case in self.cases:
+            for role, sources in case.images.items():
+                groups = [sources] if joint_channels else [(source,) for source in sources]
+                found[case.id, role] = [(self._entry(group), group) for group in groups]
+        return found
+
+    def _entry(self, sources: tuple[Source, ...]) -> Entry:
+        try:
+            return Entry(source_key(sources, dict(self.digests)), count_planes(sources[0]))
+        except CaseError:
+            return Entry(f"unreadable-{abs(hash(sources)):x}"[:32], 1)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model of the request with one draw of its weights."""
+
+    name: str
+    spec: str
+    encoder: Any
+    seeds: tuple[int, ...]
+    weights_file: Path | None
+    random: bool
+    licence: str | None
+
+    @property
+    def control(self) -> bool:
+        return self.spec in ("pixels", "mean-rgb")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One result to be: a model asked a question, with one seed, on one fold."""
+
+    loaded: Loaded
+    question: Question
+    seed: int
+    fold: int | None
+    size: int | None
+    precision: str
+    limit: int | None
+
+    @property
+    def stem(self) -> str:
+        options = dict(self.question.options)
+        if self.loaded.weights_file is not None:
+            options["weights"] = self.loaded.encoder.weights_sha256[:8]
+        return results.stem(self.question.dataset.name, self.question.task.head, self.loaded.name, options, self.seed, self.fold)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Everything the scores depend on."""
+        encoder = self.loaded.encoder
+        return {
+            "task": self.question.task.config(), "head": config_of(self.question.head), "model": self.loaded.spec,
+            "weights_sha256": encoder.weights_sha256, "transform": encoder.transform, "image_size": self.size,
+            "precision": self.precision, "dataset_fingerprint": self.question.fingerprint, "limit": self.limit,
+            "seed": self.seed, "fold": self.fold, "schema": results.SCHEMA,
+        }  # fmt: skip
+
+
+def config_of(head: Any) -> dict[str, Any]:
+    return asdict(head)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells that share one encoder and one way of encoding one dataset."""
+
+    loaded: Loaded
+    preprocessing: Preprocessing
+    grids: bool
+    encoding: Encoding
+    entries: Mapping[str, Entry]
+    sources: Mapping[str, tuple[Source, ...]]
+    missing: tuple[str, ...]
+    bytes_per_plane: int
+    seconds_per_plane: float
+    cells: tuple[Cell, ...]
+    dataset: str
+
+    @property
+    def missing_planes(self) -> int:
+        return sum(self.entries[key].planes for key in self.missing)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run will do. `faults` is empty unless the plan was made with `tolerant`."""
+
+    groups: tuple[Group, ...]
+    done: tuple[Cell, ...]
+    faults: tuple[MedprobeError, ...]
+    notes: tuple[str, ...]
+    cache: Path
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "cells": {"done": len(self.done), "to_do": sum(len(group.cells) for group in self.groups)},
+            "groups": [
+                {
+                    "model": group.loaded.name, "dataset": group.dataset, "image_size": group.preprocessing.size,
+                    "tasks": sorted({cell.question.task.name for cell in group.cells}), "cells": len(group.cells),
+                    "planes": sum(entry.planes for entry in group.entries.values()), "planes_missing": group.missing_planes,
+                    "bytes": group.missing_planes * group.bytes_per_plane,
+                    "minutes": group.missing_planes * group.seconds_per_plane / 60,
+                }
+                for group in self.groups
+            ],
+            "notes": list(self.notes), "missing": [str(error) for error in self.faults], "cache": str(self.cache),
+        }  # fmt: skip
+
+
+def make(request: Request, progress: Progress, tolerant: bool = False) -> Plan:
+    """The plan of a request. Raises everything that is wrong at once; with `tolerant` what is missing is listed instead."""
+    faults, notes = Faults(), []
+    cache = request.cache or default_cache()
+    with faults.collected():
+        check_options(request)
+    pairs: list[tuple[Task, Dataset]] = []
+    with faults.collected():
+        pairs = tasks_named(request.task)
+    questions: list[Question] = []
+    for task, dataset in pairs:
+        with faults.collected():
+            question = _question(task, dataset, request, Digests(cache), progress, questions)
+            questions.append(question)
+            notes += _notes(question)
+    loaded = load_models(request, faults)
+    _check_cells(questions, request, faults)
+    if not tolerant or any(isinstance(error, RequestError) for error in faults.found):
+        faults.raise_if_any()
+    groups, done = _grouped(questions, loaded, request, cache, faults)
+    if not tolerant or any(isinstance(error, RequestError) for error in faults.found):
+        faults.raise_if_any()
+    return Plan(tuple(groups), tuple(done), tuple(faults.found), tuple(dict.fromkeys(notes)), cache)
+
+
+def default_cache() -> Path:
+    """MEDPROBE_CACHE, else the platform's user cache."""
+    import platformdirs
+
+    return Path(os.environ.get("MEDPROBE_CACHE") or platformdirs.user_cache_dir("medprobe"))
+
+
+def device_of(asked: str) -> str:
+    if asked != "auto":
+        return asked
+    import torch
+
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def check_options(request: Request) -> None:
+    checks = {
+        "--precision must be fp32 or bf16": request.precision in ("fp32", "bf16"),
+        "--limit must be a whole number above 0": request.limit is None or request.limit > 0,
+        "--image-size must be a whole number above 0": request.image_size is None or request.image_size > 0,
+        "--batch-size must be auto or a whole number above 0": request.batch_size is None or request.batch_size > 0,
+        "--skip-unreadable must be a whole number, 0 or more": request.skip_unreadable >= 0,
+        "--seeds must be whole numbers, 0 or more": bool(request.seeds) and min(request.seeds) >= 0,
+    }
+    wrong = [said for said, holds in checks.items() if not holds]
+    if wrong:
+        raise RequestError("; ".join(wrong) + "; correct the option")
+    if request.out.exists() and not request.out.is_dir():
+        raise RequestError(f"--out must be a folder, found a file at {request.out}; choose another")
+    request.out.mkdir(parents=True, exist_ok=True)
+    if not os.access(request.out, os.W_OK):
+        raise RequestError(f"--out {request.out} cannot be written to; choose another, or change its permissions")
+
+
+def _question(task: Task, dataset: Dataset, request: Request, digests: Digests, progress: Progress, known: Sequence[Question]) -> Question:
+    task = with_settings(task, request.settings)
+    same = next((each for each in known if each.dataset is dataset and each.task.split_seed == task.split_seed), None)
+    if same is not None:
+        cases, found = same.cases, same.digests
+    else:
+        root = locate(dataset, request.data)
+        everything = splits.with_folds(list(dataset.cases(root)), task.split_seed)
+        cases = tuple(splits.limited(everything, request.limit, task.split_seed))
+        paths = {source.path for case in cases for sources in case.images.values() for source in sources}
+        found = digests.of(paths, progress)
+    options = {key.removeprefix("task.") if key.startswith("task.") else key: value for key, value in request.settings.items()}
+    if request.limit is not None:
+        options["limit"] = request.limit
+    if request.image_size is not None and request.image_size != task.image_size:
+        options["image-size"] = request.image_size
+    if request.precision != "fp32":
+        options["precision"] = request.precision
+    question = Question(task, dataset, cases, found, options)
+    _ = question.head
+    return question
+
+
+def _notes(question: Question) -> list[str]:
+    dataset, notes = question.dataset, []
+    unlabelled = sum(case.target is None for case in question.cases)
+    if unlabelled:
+        notes.append(f"{dataset.name}: {unlabelled} of {len(question.cases)} cases are unlabelled and left out")
+    shared = splits.shared_patients(question.cases)
+    for pair, patients in shared.items():
+        notes.append(f"{dataset.name}: the official split shares {len(patients)} patients between {pair} ({', '.join(patients[:3])}, …)")
+    if any(term in dataset.licence for term in ("NC", "non-commercial", "competition")):
+        notes.append(f"{dataset.name}: licence {dataset.licence}")
+    return notes
+
+
+def _check_cells(questions: Sequence[Question], request: Request, faults: Faults) -> None:
+    for question in questions:
+        name, dataset = question.task.name, question.dataset
+        with faults.collected():
+            shared = splits.shared_patients(question.cases)
+            if shared and dataset.official_leak is None:
+                pair, patients = next(iter(shared.items()))
+                raise RequestError(f"{dataset.name}: {len(patients)} patients are in both {pair} ({', '.join(patients[:5])}); give every patient one part")
+            if request.folds is not None:
+                unknown = sorted(set(request.folds) - set(question.folds))
+                if unknown:
+                    raise RequestError(f"{name} has {'folds ' + ', '.join(map(str, question.folds)) if question.folds != [None] else 'no folds'}, found --folds {','.join(map(str, unknown))}; leave --folds out")
+            for fold in question.folds:
+                parts = question.parts[fold]
+                empty = [part for part in ("train", "test") if not getattr(parts, part)]
+                if empty:
+                    raise RequestError(f"{name}: expected labelled cases to train and to test{'' if fold is None else f' in fold {fold}'}, found none to {' or '.join(empty)}; check the split column, or raise --limit")
+
+
+def load_models(request: Request, faults: Faults) -> list[Loaded]:
+    import fnmatch
+
+    names: list[str] = []
+    for part in filter(None, (piece.strip() for piece in request.model.split(","))):
+        matches = fnmatch.filter(models.NAMED, part) if any(mark in part for mark in "*?[") else [part]
+        if not matches:
+            faults.found.append(RequestError(f"no model matches {part!r}; see: medprobe list models"))
+        names += [name for name in matches if name not in names]
+    if not names:
+        faults.found.append(RequestError("expected at least one model after --model, found none; see: medprobe list models"))
+    weights = _weights(request.weights, names, faults)
+    loaded = []
+    for name in names:
+        with faults.collected():
+            named = models.resolve(name, weights.get(name))
+            random = "random:" in named.spec
+            for seeds in [(seed,) for seed in request.seeds] if random else [request.seeds]:
+                encoder = encoders.load(
+                    named.spec, weights=weights.get(name), device=device_of(request.device), precision=request.precision,  # type: ignore[arg-type]
+                    image_size=request.image_size if named.spec not in ("pixels", "mean-rgb") else None, seed=child_seed(seeds[0], "encoder") if random else 0,
+                )  # fmt: skip
+                loaded.append(Loaded(name, named.spec, encoder, seeds, weights.get(name), random, named.licence))
+    return loaded
+
+
+def _weights(given: Sequence[str], names: Sequence[str], faults: Faults) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for text in given:
+        name, equals, file = text.partition("=")
+        if equals and name in names:
+            found[name] = Path(file)
+        elif equals and not Path(text).exists():
+            faults.found.append(RequestError(f"--weights {text}: {name!r} is not among the models {', '.join(names)}; name one of them"))
+        elif len(names) == 1:
+            found[names[0]] = Path(text)
+        else:
+            faults.found.append(RequestError(f"--weights {text} does not say for which of the {len(names)} models; write NAME=FILE"))
+    return found
+
+
+def child_seed(root: int, name: str) -> int:
+    """The seed of one component: the same root and name give the same number, other names another."""
+    return int(np.random.SeedSequence([root, *name.encode()]).generate_state(1)[0])
+
+
+def preprocessing_of(question: Question, encoder: Any) -> Preprocessing:
+    """How this question's planes reach this encoder: the user's size, the encoder's, the task's, the encoder's default."""
+    task, dataset = question.task, question.dataset
+    size = encoders.fit_size(encoder, task.image_size)
+    one_source = all(len(sources) == 1 for case in question.cases for sources in case.images.values())
+    any_channels = encoder.channels is None
+    colour: Any = None
+    if dataset.grey:
+        colour = 1
+    elif encoder.channels == 3 or (any_channels and one_source and not _all_grey(question)):
+        colour = 3
+    return Preprocessing(task.window, (size, size), task.fit_rule, task.resize, colour, dataset.crop)
+
+
+def _all_grey(question: Question) -> bool:
+    """Whether every image is grey, by its header: decides how many channels `pixels` has."""
+    from medprobe.imaging.formats import is_grey
+
+    return all(is_grey(sources[0]) for case in question.cases for sources in case.images.values())
+
+
+def _grouped(questions: Sequence[Question], loaded: Sequence[Loaded], request: Request, cache: Path, faults: Faults) -> tuple[list[Group], list[Cell]]:
+    collected: dict[tuple, dict[str, Any]] = {}
+    done: list[Cell] = []
+    for one in loaded:
+        for question in questions:
+            with faults.collected():
+                if hasattr(one.encoder, "features_of"):
+                    preprocessing, grids = Preprocessing(question.task.window, None), False
+                else:
+                    preprocessing, grids = preprocessing_of(question, one.encoder), "grid" in question.head.needs
+                facts = encoding_facts(one.encoder, preprocessing, grids, request.precision)
+                size = preprocessing.size[0] if preprocessing.size else None
+                folds = question.folds if request.folds is None else [fold for fold in question.folds if fold in request.folds]
+                cells = [Cell(one, question, seed, fold, size, request.precision, request.limit) for seed in one.seeds for fold in folds]
+                todo = []
+                for cell in cells:
+                    with faults.collected():
+                        (done if results.finished(request.out / "results" / cell.stem, cell.facts) else todo).append(cell)
+                if not todo:
+                    continue
+                encoding = Encoding(cache, facts)
+                place = (id(one), encoding.key, id(question.cases))
+                if place not in collected:
+                    collected[place] = {"loaded": one, "preprocessing": preprocessing, "grids": grids, "encoding": encoding, "question": question, "cells": []}
+                collected[place]["cells"] += todo
+    return [_group(request=request, **group) for group in collected.values()], done
+
+
+def group_of(loaded: Loaded, question: Question, request: Request, cache: Path) -> Group:
+    """The encoding of one question by one encoder, without cells: features only."""
+    preprocessing, grids = preprocessing_of(question, loaded.encoder), "grid" in question.head.needs
+    encoding = Encoding(cache, encoding_facts(loaded.encoder, preprocessing, grids, request.precision))
+    return _group(loaded, preprocessing, grids, encoding, question, [], request)
+
+
+def _group(loaded: Loaded, preprocessing: Preprocessing, grids: bool, encoding: Encoding, question: Question, cells: list[Cell], request: Request) -> Group:
+    entries: dict[str, Entry] = {}
+    sources: dict[str, tuple[Source, ...]] = {}
+    if not hasattr(loaded.encoder, "features_of"):
+        for group in question.entries(loaded.encoder.channels is None).values():
+            for entry, channels in group:
+                entries[entry.key] = entry
+                sources.setdefault(entry.key, channels)
+    found = encoding.find(entries)
+    missing = tuple(key for key in entries if key not in found)
+    cost = (0, 0.0)
+    if missing:
+        cost = measure(loaded.encoder, preprocessing, grids)
+    return Group(loaded, preprocessing, grids, encoding, entries, sources, missing, *cost, tuple(cells), question.dataset.name)
+

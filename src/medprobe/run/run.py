@@ -1,0 +1,311 @@
+"""The main job: every cell of a plan, encoded once, fitted, predicted, scored, written; a failed cell fails alone.
+
+    plan → for each encoder and dataset: features (kept) → for each cell: fit → predict → score → result
+"""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medprobe.errors import CaseError, MedprobeError
+from medprobe.features.bank import Bank, StoredBank, StreamedBank
+from medprobe.features.encode import Pipeline
+from medprobe.features.reduce import reduce_named
+from medprobe.features.samples import EncodedSamples, Item
+from medprobe.metrics import stats
+from medprobe.run import plan as planning
+from medprobe.run import results
+from medprobe.run.plan import Cell, Group, Plan, Question, Request, child_seed
+from medprobe.types import Case, Context, Features, State
+
+Progress = Callable[[int, int, str], None]
+CELL_FAILURES = (MedprobeError, OSError, MemoryError, RuntimeError, ArithmeticError, ValueError)
+
+
+@dataclass
+class Outcome:
+    """What became of a run: finished and failed result files, by path without suffix."""
+
+    done: list[Path] = field(default_factory=list)
+    failed: dict[Path, str] = field(default_factory=dict)
+
+
+def run(request: Request, plan: Plan, progress: Progress) -> Outcome:
+    """Do what a plan says. The same request again does only what is not done."""
+    outcome = Outcome([request.out / "results" / cell.stem for cell in plan.done])
+    folders = {path.parent for path in outcome.done}
+    try:
+        for group in plan.groups:
+            _run_group(group, request, plan.cache, progress, outcome)
+            folders |= {(request.out / "results" / cell.stem).parent for cell in group.cells}
+            if request.fail_fast and outcome.failed:
+                break
+    finally:
+        for folder in sorted(folders):
+            _summarise(folder)
+    return outcome
+
+
+def _summarise(folder: Path) -> None:
+    """Write the summary when a finished cell is newer than it."""
+    summary = folder / "summary.json"
+    cells = list(folder.glob("seed*.json"))
+    if cells and (not summary.exists() or max(cell.stat().st_mtime_ns for cell in cells) > summary.stat().st_mtime_ns):
+        results.write_summary(folder)
+
+
+def _run_group(group: Group, request: Request, cache: Path, progress: Progress, outcome: Outcome) -> None:
+    begin = time.perf_counter()
+    try:
+        bank = open_bank(group, request, cache, progress)
+    except CELL_FAILURES as error:
+        for cell in group.cells:
+            _fail(cell, request, error, outcome)
+        return
+    seconds = {"encode": time.perf_counter() - begin}
+    shared: dict[tuple, np.ndarray] = {}
+    for number, cell in enumerate(group.cells):
+        progress(number, len(group.cells), f"fitting {group.loaded.name} on {group.dataset}")
+        try:
+            _run_cell(cell, group, bank, shared, request, seconds, progress)
+            outcome.done.append(request.out / "results" / cell.stem)
+        except CELL_FAILURES as error:
+            _fail(cell, request, error, outcome)
+            if request.fail_fast:
+                return
+
+
+def _fail(cell: Cell, request: Request, error: BaseException, outcome: Outcome) -> None:
+    path = request.out / "results" / cell.stem
+    document = {**_header(cell), "status": "failed", "error": results.failure(error)}
+    outcome.failed[path] = document["error"]["message"]
+    try:
+        results.write_result(path, document)
+    except OSError as full:
+        outcome.failed[path] += f" (and the result could not be written: {full})"
+
+
+def open_bank(group: Group, request: Request, cache: Path, progress: Progress) -> Bank:
+    """The features of a group: from the store, completing it; or streamed where they exceed the budget."""
+    if hasattr(group.loaded.encoder, "features_of"):
+        return GivenBank(group.loaded.encoder)
+    batch = request.batch_size or (16 if planning.device_of(request.device) == "cpu" else 128)
+    workers = min(2, os.cpu_count() or 1) if group.missing_planes > 4 * batch else 0
+    pipeline = Pipeline(group.loaded.encoder, group.preprocessing, group.grids, batch, workers)
+    entries = list(group.entries.values())
+    if request.cache_budget is not None and group.missing_planes:
+        held = sum(file.stat().st_size for file in (cache / "features").rglob("*.npy")) if cache.exists() else 0
+        if held + group.missing_planes * group.bytes_per_plane > request.cache_budget:
+            return StreamedBank(pipeline, group.sources, entries, progress, request.max_ram)
+    try:
+        return StoredBank(group.encoding, pipeline, group.sources, entries, progress)
+    except OSError as error:
+        raise MedprobeError(f"{cache}: features could not be written ({error.strerror or error}); what was written is kept: free space, choose another --cache, or lower --cache-budget, and run the same command again") from error
+
+
+class GivenBank:
+    """Features made elsewhere, by case id."""
+
+    def __init__(self, encoder: Any) -> None:
+        self._encoder = encoder
+        self.unreadable: Mapping[str, str] = {}
+
+    def features(self, key: str) -> Features:
+        return self._encoder.features_of(key)
+
+
+def samples_of(question: Question, group: Group, bank: Bank, indices: Sequence[int], shared: dict[tuple, np.ndarray]) -> EncodedSamples:
+    """The samples of one part, as a head sees them; planes are samples of their own where the dataset scores planes."""
+    joint = group.loaded.encoder.channels is None
+    given = hasattr(group.loaded.encoder, "features_of")
+    entries = {} if given else question.entries(joint)
+    items: list[Item] = []
+    for index in indices:
+        case = question.cases[index]
+        keys = {role: (case.id,) if given else tuple(entry.key for entry, _ in entries[case.id, role]) for role in case.images}
+        items += _items(case, keys, question)
+    needs = question.head.needs
+    return EncodedSamples(items, bank, question.task.window, question.task.planes, "image" in needs, reduce_named(question.task.reduce), vectors=shared)
+
+
+def _items(case: Case, keys: Mapping[str, tuple[str, ...]], question: Question) -> list[Item]:
+    if question.dataset.unit == "case":
+        return [Item(case.id, case.patient, keys, case.images, case.target)]
+    return [
+        Item(f"{case.id}/{plane:06d}", case.patient, keys, case.images, target, plane)
+        for plane, target in enumerate(case.target)
+        if target is not None
+    ]
+
+
+def _readable(question: Question, group: Group, bank: Bank, request: Request) -> tuple[set[int], list[str]]:
+    """Positions of the cases that can be used, and a sentence per case that cannot. Too many fail the cell."""
+    unreadable: list[str] = []
+    good: set[int] = set()
+    entries = question.entries(group.loaded.encoder.channels is None) if bank.unreadable else {}
+    for index, case in enumerate(question.cases):
+        reasons = [bank.unreadable[entry.key] for role in case.images for entry, _ in entries.get((case.id, role), []) if entry.key in bank.unreadable]
+        if reasons:
+            unreadable.append(f"{case.id}: {reasons[0]}")
+        else:
+            good.add(index)
+    if len(unreadable) > request.skip_unreadable:
+        shown = "; ".join(unreadable[:3])
+        raise CaseError(f"{len(unreadable)} of {len(question.cases)} cases cannot be read ({shown}); mend or remove these files, or allow them with --skip-unreadable {len(unreadable)}")
+    return good, unreadable
+
+
+@dataclass
+class _Checkpoint:
+    """Where a long fit keeps its progress, beside the results; removed when the cell is done."""
+
+    path: Path
+
+    def load(self) -> State | None:
+        try:
+            return State.load(self.path)
+        except Exception:  # absent, or cut off by a kill: the fit starts again
+            return None
+
+    def save(self, state: State) -> None:
+        state.save(self.path)
+
+
+def _run_cell(cell: Cell, group: Group, bank: Bank, shared: dict[tuple, np.ndarray], request: Request, before: Mapping[str, float], progress: Progress) -> None:
+    question, dataset, task = cell.question, cell.question.dataset, cell.question.task
+    path = request.out / "results" / cell.stem
+    good, unreadable = _readable(question, group, bank, request)
+    parts = question.parts[cell.fold]
+    train, val, test = (
+        samples_of(question, group, bank, [index for index in part if index in good], shared)
+        for part in (parts.train, parts.val, parts.test)
+    )
+    if not len(train) or not len(test):
+        raise MedprobeError(f"{task.name}: no readable case is left to {'train' if not len(train) else 'test'}; mend the unreadable files")
+    warnings: list[str] = []
+    if parts.validation.startswith("none"):
+        warnings.append("no validation part: too few training patients")
+    checkpoint = _Checkpoint(request.out / "checkpoints" / f"{cell.stem}.safetensors")
+
+    def monitor(prob: np.ndarray, target: np.ndarray) -> float:
+        key = task.monitor
+        measure = results.Predictions(np.arange(len(prob)), np.arange(len(prob)), target, prob).measure(dataset.classes, dataset.multilabel, "case")
+        return measure.scores([key])[key].value
+
+    ctx = Context(
+        seed=child_seed(cell.seed, f"head fold {cell.fold}"), classes=dataset.classes, multilabel=dataset.multilabel,
+        pooling=task.pooling, device=planning.device_of(request.device), precision=request.precision, max_ram=request.max_ram,  # type: ignore[arg-type]
+        monitor=monitor, checkpoint=checkpoint, warn=warnings.append,
+    )  # fmt: skip
+    if task.pooling != "patch_mean" and not hasattr(group.loaded.encoder, "features_of"):
+        ctx = _with_pooling(ctx, bank, train, warnings)
+    seconds = dict(before)
+    begin = time.perf_counter()
+    state = question.head.fit(train, val if len(val) else None, ctx)
+    seconds["fit"] = time.perf_counter() - begin
+    begin = time.perf_counter()
+    predictions = _predictions(question, state, test, val, ctx)
+    seconds["predict"] = time.perf_counter() - begin
+    begin = time.perf_counter()
+    measure = predictions.measure(dataset.classes, dataset.multilabel, dataset.unit)
+    scores = stats.combine_folds([measure], resamples=results.RESAMPLES)
+    seconds["score"] = time.perf_counter() - begin
+    predictions.save(path, dataset.classes)
+    results.write_cases(path, predictions, dataset.classes, dataset.multilabel, task.threshold)
+    document = {
+        **_header(cell), "status": "done", "pooling": ctx.pooling, "validation": parts.validation,
+        "cases": {"train": len(train), "val": len(val), "test": len(test), "unlabelled": sum(case.target is None for case in question.cases), "unreadable": unreadable},
+        "warnings": warnings, "fit": dict(state.meta), "scores": results.scores_json(scores),
+    }  # fmt: skip
+    document["provenance"] |= {"seconds": seconds, "peak_memory_bytes": _peak_memory()}
+    results.write_result(path, document)
+    checkpoint.path.unlink(missing_ok=True)
+
+
+def _with_pooling(ctx: Context, bank: Bank, train: EncodedSamples, warnings: list[str]) -> Context:
+    """The task's pooling; an encoder without class token is pooled over its patches, and the result says so."""
+    first = bank.features(train.items[0].keys["image"][0])
+    if first.cls is not None or first.patch_mean is None:
+        return ctx
+    warnings.append(f"pooling is patch_mean instead of {ctx.pooling}: the encoder has no class token")
+    return replace(ctx, pooling="patch_mean")
+
+
+def _predictions(question: Question, state: State, test: EncodedSamples, val: EncodedSamples, ctx: Context) -> results.Predictions:
+    def predicted(samples: EncodedSamples, of_val: results.Predictions | None) -> results.Predictions:
+        prob = np.stack(list(question.head.predict(state, samples, ctx))).astype(np.float64)
+        ids, patients = (np.array([getattr(item, name) for item in samples.items]) for name in ("id", "patient"))
+        return results.Predictions(ids, patients, samples.targets, prob, of_val)
+
+    return predicted(test, predicted(val, None) if len(val) else None)
+
+
+def _header(cell: Cell) -> dict[str, Any]:
+    question, task, encoder = cell.question, cell.question.task, cell.loaded.encoder
+    return {
+        "schema": results.SCHEMA, "key": results.key_of(cell.facts), "status": "failed", "facts": cell.facts,
+        "task": {
+            "name": task.name, "dataset": question.dataset.name, "head": task.head, "kind": question.dataset.kind,
+            "config": {**task.config(), "head_config": planning.config_of(question.head)}, "classes": list(question.dataset.classes),
+            "multilabel": question.dataset.multilabel, "unit": question.dataset.unit,
+            "n_cases": len(question.cases), "counts": dict(question.dataset.counts), "licence": question.dataset.licence,
+        },
+        "model": {
+            "name": cell.loaded.name, "spec": cell.loaded.spec, "params": encoder.params, "dim": encoder.dim, "image_size": cell.size,
+            "random": cell.loaded.random, "control": cell.loaded.control, "licence": cell.loaded.licence or encoder.licence,
+        },
+        "seed": cell.seed, "fold": cell.fold, "options": dict(question.options), "provenance": _provenance(cell),
+    }  # fmt: skip
+
+
+def _provenance(cell: Cell) -> dict[str, Any]:
+    import torch
+
+    import medprobe
+
+    device = str(getattr(cell.loaded.encoder, "_device", "cpu"))
+    return {
+        "medprobe": medprobe.__version__, "weights_sha256": cell.loaded.encoder.weights_sha256,
+        "dataset_fingerprint": cell.question.fingerprint, "protocol": cell.question.task.protocol, "libraries": _libraries(),
+        "device": device, "threads": torch.get_num_threads(), "precision": cell.precision,
+        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }  # fmt: skip
+
+
+def _libraries() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in ("torch", "timm", "transformers", "numpy", "scikit-learn", "pillow", "pydicom"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _peak_memory() -> int:
+    import resource
+    import sys
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def describe(plan: Plan) -> list[str]:
+    """The plan in sentences: what is done, what is missing, bytes and minutes."""
+    facts = plan.summary()
+    lines = [f"{facts['cells']['to_do']} results to compute, {facts['cells']['done']} done already; features in {plan.cache}"]
+    for group in facts["groups"]:
+        size = "x".join(map(str, group["image_size"])) if group["image_size"] else "its own size"
+        work = f"{group['planes_missing']} of {group['planes']} planes to encode, {group['bytes'] / 1e6:.1f} MB, about {group['minutes']:.1f} min" if group["planes_missing"] else f"all {group['planes']} planes encoded"
+        lines.append(f"  {group['model']} on {group['dataset']} at {size}: {work}; {group['cells']} results ({', '.join(group['tasks'])})")
+    lines += [f"  note: {note}" for note in facts["notes"]]
+    lines += [f"  missing: {missing}" for missing in facts["missing"]]
+    return lines
+
