@@ -92,6 +92,9 @@ class Dataset:
     unit: Literal["case", "plane"] = "case"
     counts: Mapping[str, int] = field(default_factory=dict)
     folders: tuple[str, ...] = ()
+    """Usual names of its folder under the data root, besides `name`."""
+    markers: tuple[str, ...] = ()
+    """Files or folders at its top, any of which tells that a given data root is this dataset itself."""
     recipe: str = "full-range"
     grey: bool = False
     """One channel whatever the files hold (grey images stored as RGBA)."""
