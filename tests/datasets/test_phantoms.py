@@ -1,5 +1,6 @@
 """Phantoms: the finding is there for local energy, and for neither the mean colour nor 32x32 pixels."""
 
+import shutil
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
@@ -116,5 +117,14 @@ def test_the_pictures_of_one_view_share_their_mean(cohort: Cohort) -> None:
 
 
 def test_a_folder_without_phantoms_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match=r"phantom-xray: expected .*cases\.csv.*medprobe twin phantom-xray"):
+    with pytest.raises(MissingError, match=r"phantom-xray: expected .*toml.*medprobe twin phantom-xray"):
         list(XRAY.cases(tmp_path))
+
+
+def test_a_lost_image_is_named(cohort: Cohort, tmp_path: Path) -> None:
+    dataset, root, cases = cohort
+    shutil.copytree(root, tmp_path / "copy")
+    lost = cases[3].images["image"][0].path.name
+    (tmp_path / "copy" / "images" / lost).unlink()
+    with pytest.raises(MissingError, match=f"1 of {len(cases)} files are missing.*images/{lost}"):
+        list(dataset.cases(tmp_path / "copy"))

@@ -76,11 +76,13 @@ def rows_of(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def frames_of_class(root: Path) -> dict[str, dict[str, Path]]:
-    """Plain class name -> stem -> image, over the class folders under `labelled_images` (or directly under the root)."""
+    """Plain class name -> stem -> image. Class folders lie in `labelled_images` or the root, or in their archive's folder there."""
     base = root / "labelled_images"
+    if not base.is_dir():
+        base = root
     found: dict[str, dict[str, Path]] = {}
-    for folder in sorted((base if base.is_dir() else root).iterdir()):
-        if folder.is_dir() and folder.name != "__MACOSX":
+    for folder in sorted((*base.glob("*/"), *base.glob("*/*/"))):
+        if not _layout.is_leaving(folder):
             found.setdefault(plain(folder.name), {}).update(_layout.images(folder))
     return found
 

@@ -15,17 +15,16 @@ the classes apart, and that even a convolutional encoder with random weights com
 60/15/25.
 """
 
-import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
+from medprobe.datasets.manifest import load_manifest
 from medprobe.errors import MissingError
 from medprobe.registry import DATASETS
-from medprobe.types import Case, Dataset, Source, Split
+from medprobe.types import Case, Dataset
 
 SIDE = 128
 """Height and width of every phantom image in pixels."""
@@ -187,20 +186,13 @@ def phantom(
     The first 60 % of the patients train, the next 15 % validate, the last 25 % test.
     """
 
-    def cases(root: Path) -> Iterator[Case]:
-        path = root / "cases.csv"
-        if not path.is_file():
-            raise MissingError(f"{name}: expected {path}, found none; draw it with: medprobe twin {name} --out {root}")
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                source = Source(root / row["image"])
-                yield Case(
-                    row["id"],
-                    row["patient"],
-                    {"image": (source,)},
-                    classes.index(row["target"]),
-                    cast(Split, row["split"]),
-                )
+    def cases(root: Path) -> Iterable[Case]:
+        manifest = root / f"{name}.toml"
+        if not manifest.is_file():
+            raise MissingError(
+                f"{name}: expected {manifest}, found none; draw it with: medprobe twin {name} --out {root}"
+            )
+        return load_manifest(manifest).cases(root)
 
     def twin(root: Path, rng: np.random.Generator) -> None:
         from PIL import Image
