@@ -91,6 +91,8 @@ class Dataset:
     multilabel: bool = False
     unit: Literal["case", "plane"] = "case"
     counts: Mapping[str, int] = field(default_factory=dict)
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    """Per split of the release: first 16 hex digits of the sha256 of its sorted case ids joined by newlines."""
     folders: tuple[str, ...] = ()
     """Usual names of its folder under the data root, besides `name`."""
     markers: tuple[str, ...] = ()

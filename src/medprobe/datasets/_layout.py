@@ -1,7 +1,10 @@
 """What every official layout needs: where a dataset is, its files by stem, what is missing, and its fingerprint."""
 
+import csv
+import hashlib
+import os
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +27,63 @@ def images(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in files}
 
 
+def images_under(folders: Iterable[Path], suffixes: Collection[str] = IMAGES) -> dict[str, Path]:
+    """stem → image file, of all folders that exist and everything below them; where a stem occurs twice, the first file."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in _files_below(folder) if folder.is_dir() else ():
+            if path.suffix.lower() in suffixes:
+                found.setdefault(path.stem, path)
+    return found
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    with os.scandir(folder) as entries:
+        listed = sorted((entry.name, entry.is_dir()) for entry in entries)
+    for name, is_folder in listed:
+        path = folder / name
+        if not is_leaving(Path(name)):
+            yield from _files_below(path) if is_folder else (path,)
+
+
+def refuse_absent(dataset: Dataset, paths: Iterable[Path]) -> None:
+    """MissingError naming every file or folder of the layout that is not there, and how to get the data."""
+    absent = [str(path) for path in paths if not path.exists()]
+    if absent:
+        raise MissingError(f"{dataset.name}: expected {' and '.join(absent)}, found no such thing; get the data from {dataset.source}")
+
+
+def read_table(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Rows of an official CSV by column name; a byte order mark, CRLF and further columns are fine.
+
+    RequestError if a column is not there; MissingError if the last line ends early.
+    """
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        absent = [name for name in columns if name not in (reader.fieldnames or ())]
+        if absent:
+            raise RequestError(f"{path}: expected the columns {', '.join(columns)}, found {','.join(reader.fieldnames or ()) or 'an empty file'!r}; use the released file")
+        for row in reader:
+            if any(row[name] is None for name in columns):
+                raise MissingError(f"{path}: expected {len(reader.fieldnames or ())} values in line {reader.line_num}, found fewer; the download may be partial, fetch it again")
+            yield row
+
+
+def checksum(ids: Iterable[str]) -> str:
+    """First 16 hex digits of the sha256 of the sorted ids joined by newlines: which cases a part holds, in one word."""
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
+
+
 def refuse_missing(dataset: str, missing: Collection[str], expected: int, base: Path) -> None:
     """MissingError with the count and the first names, when anything is missing."""
     if missing:
         first = ", ".join(sorted(missing)[:5]) + (", …" if len(missing) > 5 else "")
-        raise MissingError(f"{dataset}: {len(missing)} of {expected} files are missing under {base}, first {first}; the download may be partial, fetch the rest")
+        raise MissingError(f"{dataset}: {len(missing):,} of {expected:,} files are missing under {base}, first {first}; the download may be partial, fetch the rest")
 
 
 def locate(dataset: Dataset, data: Path | None) -> Path:
     """The dataset's folder: a manifest's own; a path in DATA/medprobe.toml; DATA/<folder or name>; or DATA itself when
-    that bears the dataset's name. MissingError says what was looked for and how to get the data."""
+    it bears the dataset's name or holds one of its markers. MissingError says what was looked for and how to get the data."""
     if dataset.root is not None:
         return dataset.root
     how = f"get it from {dataset.source}, or try it with: medprobe twin {dataset.name} --out DIR"
@@ -41,15 +91,18 @@ def locate(dataset: Dataset, data: Path | None) -> Path:
         raise MissingError(f"{dataset.name}: expected a data root (--data DIR or MEDPROBE_DATA), found none; {how}")
     named = _paths(data).get(dataset.name)
     if named is not None:
-        path = (data / named).resolve()
+        path = (data / Path(named).expanduser()).resolve()
         if not path.is_dir():
-            raise MissingError(f"{dataset.name}: {data / 'medprobe.toml'} names {path}, where there is no folder; correct the path")
+            raise MissingError(f"{dataset.name}: {data / 'medprobe.toml'} names {path}, where there is no folder; correct the path, or {how}")
         return path
     names = dict.fromkeys((*dataset.folders, dataset.name))
-    for path in (*(data / name for name in names), data):
-        if path.is_dir() and (path is not data or data.name in names):
+    for path in (data / name for name in names):
+        if path.is_dir():
             return path
-    raise MissingError(f"{dataset.name}: expected a folder {' or '.join(names)} in {data}, found none; {how}")
+    if data.is_dir() and (data.name in names or any((data / marker).exists() for marker in dataset.markers)):
+        return data
+    found = "found none" if data.is_dir() else "found no such data root"
+    raise MissingError(f"{dataset.name}: expected a folder {' or '.join(names)} in {data}, or its path under [paths] in {data / 'medprobe.toml'}, {found}; {how}")
 
 
 def _paths(data: Path) -> Mapping[str, Any]:
@@ -57,7 +110,7 @@ def _paths(data: Path) -> Mapping[str, Any]:
     if not file.is_file():
         return {}
     try:
-        paths = tomllib.loads(file.read_text()).get("paths", {})
+        paths = tomllib.loads(file.read_text(encoding="utf-8-sig")).get("paths", {})
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RequestError(f"{file}: expected TOML with a [paths] table, found {error}; correct it") from None
     if not isinstance(paths, dict) or not all(isinstance(path, str) for path in paths.values()):
