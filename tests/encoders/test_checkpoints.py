@@ -223,3 +223,27 @@ def test_fit_leaves_the_network_alone_when_it_refuses() -> None:
     with pytest.raises(MissingError):
         fit(net, {"weight": torch.ones(2, 2)}, Path("x.pth"), "a layer")
     assert torch.equal(net.weight, before)
+
+
+@pytest.mark.parametrize(("side", "fits"), [(10, True), (14, False)])
+def test_official_dinov2_keys_with_registers_are_converted_but_never_resampled(side: int, fits: bool) -> None:
+    """Official files add positions to the class token at run time; timm has them added beforehand."""
+    import timm
+
+    from medprobe.encoders.timm_models import filtered
+
+    net = timm.create_model("test_vit", num_classes=0, reg_tokens=2, no_embed_class=True)
+    table = torch.rand(1, 1 + side * side, 64)
+    official = {
+        name: tensor.clone() for name, tensor in net.state_dict().items() if name not in ("reg_token", "pos_embed")
+    }
+    official |= {"register_tokens": torch.rand(1, 2, 64), "mask_token": torch.zeros(1, 64), "pos_embed": table}
+    made = filtered(net, official)
+    if fits:
+        fit(net, made, Path("dinov2.pth"), "DINOv2")
+        assert torch.equal(net.pos_embed, table[:, 1:])
+        assert torch.equal(net.cls_token[:, 0], official["cls_token"][:, 0] + table[:, 0])
+        assert torch.equal(net.reg_token, official["register_tokens"])
+    else:
+        with pytest.raises(MissingError, match="pos_embed 1x197x64 for 1x100x64"):
+            fit(net, made, Path("dinov2.pth"), "DINOv2")

@@ -248,6 +248,13 @@ def test_swiglu_weights_reach_gate_value_and_output_in_this_order() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["vit_small_patch16_dinov3", "vit_small_patch16_dinov3_qkvb.lvd1689m"])
+def test_biases_are_kept_under_either_name(name: str, small) -> None:
+    path, state = small
+    ours = load(f"timm:{name}", weights=path)
+    assert torch.equal(ours.net.blocks[3].attn.v_bias, state["blocks.3.attn.qkv.bias"][-384:])
+
+
 def test_zero_biases_choose_the_bias_free_variant_and_change_nothing(tmp_path: Path) -> None:
     state = official_state(384, 12, zero_bias=True)
     torch.save(state, tmp_path / "zero.pth")

@@ -11,7 +11,33 @@ import pytest
 from medprobe.errors import MissingError, RequestError
 from medprobe.tasks.models import NAMED, resolve
 
-PROMISED = ["dinov3-s", "dinov3-splus", "dinov3-b", "dinov3-l", "dinov3-hplus", "dinov3-7b", "dinov3-convnext-tiny", "dinov3-convnext-small", "dinov3-convnext-base", "dinov3-convnext-large", "dinov2-s", "dinov2-b", "dinov2-l", "resnet50", "biomedclip", "uni", "conch", "mae-b", "mae-l", "moco-v3", "swav", "simclr", "byol", "pixels", "mean-rgb"]
+PROMISED = [
+    "dinov3-s",
+    "dinov3-splus",
+    "dinov3-b",
+    "dinov3-l",
+    "dinov3-hplus",
+    "dinov3-7b",
+    "dinov3-convnext-tiny",
+    "dinov3-convnext-small",
+    "dinov3-convnext-base",
+    "dinov3-convnext-large",
+    "dinov2-s",
+    "dinov2-b",
+    "dinov2-l",
+    "resnet50",
+    "biomedclip",
+    "uni",
+    "conch",
+    "mae-b",
+    "mae-l",
+    "moco-v3",
+    "swav",
+    "simclr",
+    "byol",
+    "pixels",
+    "mean-rgb",
+]
 
 
 def test_every_promised_name_is_there_with_its_terms() -> None:
