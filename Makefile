@@ -1,0 +1,53 @@
+# Every target builds or reuses the virtual environment in VENV; choose another with `make VENV=/path test`.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
+
+.PHONY: demo test accept check bench traps docs clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    the whole pipeline on phantoms; writes demo/report/index.html"
+	@echo "make test    the tests (10 minutes at most on 2 cores, after set-up)"
+	@echo "make accept  the long checks"
+	@echo "make check   ruff, mypy, import-linter, documentation"
+	@echo "make bench   speed beside what people use, as ratios"
+	@echo "make traps   every known trap of the datasets and the test that covers it"
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "medprobe needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.core: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.all: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[dicom,volumes,video,hub]' --group dev --group docs
+	@touch $@ $(VENV)/.core
+
+demo: $(VENV)/.core
+	$(BIN)/medprobe demo --out demo
+
+test: $(VENV)/.all
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not accept"
+
+accept: $(VENV)/.all
+	$(BIN)/python -m pytest -q -m accept
+
+check: $(VENV)/.all
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/zensical build --clean
+
+bench: $(VENV)/.all
+	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+traps: $(VENV)/.all
+	@$(BIN)/python -m pytest -q --traps --collect-only tests | grep -e '->' | sort
+
+clean:
+	rm -rf site .pytest_cache .mypy_cache .ruff_cache .hypothesis
