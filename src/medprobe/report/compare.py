@@ -1,0 +1,116 @@
+"""Is one model better than another? Paired differences over the same patients, with intervals and Holm's correction."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medprobe.errors import MedprobeError, RequestError
+from medprobe.metrics import stats
+from medprobe.metrics.measure import mean_defined
+from medprobe.registry import did_you_mean
+from medprobe.report.read import Row, Tree, measures, read_tree
+
+RESAMPLES = 1000
+
+
+def difference(row: Row, other: Row) -> dict[str, Any]:
+    """Main score of `row` minus that of `other` on what both have done, averaged over shared seeds; or why there is none.
+
+    Under each draw of patients the difference is averaged over folds, then over seeds.
+    """
+    key = row.main
+    ours, theirs = measures(row), measures(other)
+    pairs = _shared(ours, theirs)
+    result: dict[str, Any] = {"task": row.task_name, "model": row.label, "baseline": other.label, "baseline_head": other.task["head"], "metric": key}
+    if not pairs:
+        return {**result, "error": "no seed with the same folds in both"}
+    try:
+        sides = [([ours[a][fold] for fold in folds], [theirs[b][fold] for fold in folds]) for a, b, folds in pairs]
+        each = [stats.paired_difference(one, two, keys=[key], resamples=RESAMPLES)[key] for one, two in sides]
+        draws = [stats.replicates([one, two], [key], RESAMPLES, 0)[key] for one, two in sides] if len(sides) > 1 else []
+    except MedprobeError as error:
+        return {**result, "error": str(error)}
+    low, high, p = each[0].low, each[0].high, each[0].p
+    if draws:
+        changes = mean_defined(np.array([mean_defined((draw[0] - draw[1]).T) for draw in draws]).T)
+        low, high = stats.interval(changes)
+        p = stats.two_sided_p(changes)
+    value = float(np.mean([one.value for one in each]))
+    return {**result, "difference": value, "low": low, "high": high, "p": p, "n_cases": each[0].n_cases, "n_patients": each[0].n_patients, "n_seeds": len(each)}
+
+
+def _shared(ours: dict, theirs: dict) -> list[tuple[int, int, list]]:
+    """(our seed, their seed, folds): the same seed; a control with one seed stands for all."""
+    pairs = []
+    for seed, folds in sorted(ours.items()):
+        other = seed if seed in theirs else next(iter(theirs)) if len(theirs) == 1 else None
+        if other is not None and set(folds) == set(theirs[other]):
+            pairs.append((seed, other, sorted(folds, key=lambda fold: -1 if fold is None else fold)))
+    return pairs
+
+
+def comparisons(results: Path, baseline: str) -> list[dict[str, Any]]:
+    """Every model against the baseline, task by task; `p_holm` is corrected over all rows. RequestError: unknown baseline."""
+    tree = read_tree(results)
+    if baseline not in tree.models:
+        raise RequestError(f"no results of a model named {baseline!r}; {did_you_mean(baseline, tree.models)}")
+    rows = []
+    for task in tree.tasks:
+        base = tree.get(task, baseline)
+        for row in tree.rows:
+            if base is not None and row.task_name == task and row.label != baseline and row.summary and base.summary:
+                rows.append(difference(row, base))
+    corrected = stats.holm([row.get("p", float("nan")) for row in rows])
+    return [{**row, "p_holm": p} for row, p in zip(rows, corrected, strict=True)]
+
+
+def comparison_table(rows: Sequence[dict[str, Any]], baseline: str) -> Any:
+    """The rows as a console table."""
+    from rich.table import Table
+
+    table = Table(title=f"difference to {baseline} (paired, patients resampled; p by Holm)", title_justify="left")
+    for name in ("task", "model", "metric"):
+        table.add_column(name)
+    for name in ("difference", "95 % interval", "p", "p (Holm)", "patients"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        if "error" in row:
+            table.add_row(row["task"], row["model"], row["metric"], "—", row["error"], "", "", "")
+        else:
+            table.add_row(row["task"], row["model"], row["metric"], f"{row['difference']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}", f"{row['p']:.3f}", f"{row['p_holm']:.3f}", str(row["n_patients"]))
+    return table
+
+
+def flags(tree: Tree) -> list[dict[str, Any]]:
+    """Models whose paired interval over the best control of their dataset is not above 0, each with a sentence.
+
+    Controls are the models `pixels` and `mean-rgb` under the same head, and the head `constant` with the same encoder or
+    any; the best is the one with the highest main score.
+    """
+    found = []
+    for row in tree.rows:
+        ours = row.score()
+        if row.control or ours is None or ours["value"] is None:
+            continue
+        rivals = [other for other in tree.rows if other.control and other.task["dataset"] == row.task["dataset"] and other.task["head"] in (row.task["head"], "constant") and _value(other, row.main) is not None]
+        if not rivals:
+            continue
+        best = max(rivals, key=lambda other: (_value(other, row.main), other.label))
+        change = difference(row, best)
+        name = f"{best.label}/{best.task['head']}" if best.task["head"] != row.task["head"] else best.label
+        if "error" in change:
+            sentence = f"{row.label} on {row.task_name}: not compared with the control {name} ({change['error']})"
+        elif change["low"] > 0:
+            continue
+        else:
+            verb = "is below" if change["high"] < 0 else "is not above"
+            sentence = f"{row.label} {verb} the control {name} on {row.task_name}: {row.main} difference {change['difference']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]"
+        found.append({**change, "control": name, "sentence": sentence})
+    return found
+
+
+def _value(row: Row, key: str) -> float | None:
+    score = row.score(key)
+    return None if score is None else score["value"]

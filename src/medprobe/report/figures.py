@@ -1,0 +1,113 @@
+"""Figures of a report, as matplotlib figures: heat-map of encoders and tasks, scores with intervals, scaling."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from medprobe.report.read import Row, Tree
+
+INK, SOFT, ACCENT = "#1f2933", "#8795a1", "#2b6cb0"
+
+
+def figures(tree: Tree) -> Iterator[tuple[str, str, Any]]:
+    """(name, caption, figure)."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    style = {"font.family": "sans-serif", "font.size": 9, "axes.edgecolor": SOFT, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "svg.hashsalt": "medprobe", "axes.spines.top": False, "axes.spines.right": False}
+    with matplotlib.rc_context(style):
+        yield "scores", "Main score of each model with its 95 % interval over patients; controls are hollow.", _intervals(tree)
+        yield "heatmap", "Main score of every model on every task; hatched cells were not run, crossed ones failed.", _heatmap(tree)
+        scaling = _scaling(tree)
+        if scaling is not None:
+            yield "scaling", "Main score against image size, one line per model and task (as the paper's Figure 1).", scaling
+        pyplot.close("all")
+
+
+def _short(text: str, width: int = 34) -> str:
+    return text if len(text) <= width else f"{text[: width // 2 - 1]}…{text[-(width // 2) :]}"
+
+
+def _intervals(tree: Tree) -> Any:
+    from matplotlib import pyplot
+
+    groups = [[row for row in tree.rows if row.task_name == task and row.score() and row.score()["value"] is not None] for task in tree.tasks]  # type: ignore[index]
+    groups = [sorted(group, key=lambda row: (row.control, -row.score()["value"])) for group in groups if group]  # type: ignore[index]
+    columns = min(3, max(1, len(groups)))
+    lines = max(1, -(-len(groups) // columns))
+    tallest = max((len(group) for group in groups), default=1)
+    figure, axes = pyplot.subplots(lines, columns, figsize=(4.2 * columns, lines * (0.34 * tallest + 1.0)), squeeze=False, layout="constrained")
+    for axis, group in zip(axes.flat, groups, strict=False):
+        for place, row in enumerate(group):
+            score: Any = row.score()
+            low, high = (score[end] if score[end] is not None else score["value"] for end in ("low", "high"))
+            colour = SOFT if row.control else ACCENT
+            axis.plot([low, high], [place, place], color=colour, lw=2, solid_capstyle="round")
+            axis.plot(score["value"], place, "o", ms=6, color=colour, mfc="white" if row.control else colour)
+        axis.set_yticks(range(len(group)), [_short(row.label) for row in group])
+        axis.set_ylim(len(group) - 0.5, -0.5)
+        axis.set_title(group[0].task_name, loc="left", fontsize=9, fontweight="bold")
+        axis.set_xlabel(group[0].main)
+        axis.grid(axis="x", color="#e4e7eb", lw=0.8)
+        axis.set_axisbelow(True)
+    for axis in list(axes.flat)[len(groups) :]:
+        axis.set_visible(False)
+    return figure
+
+
+def _heatmap(tree: Tree) -> Any:
+    from matplotlib import pyplot
+    from matplotlib.patches import Rectangle
+
+    grid = [[tree.get(task, label) for task in tree.tasks] for label in tree.models]
+    values = np.array([[_value(row) for row in line] for line in grid])
+    figure, axis = pyplot.subplots(figsize=(2.6 + 1.25 * len(tree.tasks), 1.5 + 0.42 * len(tree.models)), layout="constrained")
+    known = values[~np.isnan(values)]
+    low, high = (min(known.min(), 0.5), max(known.max(), 0.5 + 1e-6)) if len(known) else (0.0, 1.0)
+    axis.imshow(np.ma.masked_invalid(values), cmap="Blues", vmin=low, vmax=high, aspect="auto")
+    for y, line in enumerate(grid):
+        for x, row in enumerate(line):
+            if np.isnan(values[y, x]):
+                failed = row is not None and bool(row.failed)
+                axis.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, hatch="xx" if failed else "//", edgecolor=SOFT, lw=0))
+                axis.text(x, y, "failed" if failed else "not run", ha="center", va="center", fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
+            else:
+                dark = (values[y, x] - low) / (high - low) > 0.6
+                axis.text(x, y, f"{values[y, x]:.3f}", ha="center", va="center", color="white" if dark else INK)
+    axis.set_xticks(range(len(tree.tasks)), [_short(task, 40).replace("/", "/\n") for task in tree.tasks], fontsize=8)
+    axis.xaxis.tick_top()
+    axis.set_yticks(range(len(tree.models)), [_short(label) for label in tree.models])
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    return figure
+
+
+def _value(row: Row | None) -> float:
+    score = None if row is None else row.score()
+    return float("nan") if score is None or score["value"] is None else score["value"]
+
+
+def _scaling(tree: Tree) -> Any:
+    """Score against image size, when a model was run at several; None otherwise."""
+    from matplotlib import pyplot
+
+    series: dict[tuple[str, str], list[tuple[int, Any]]] = {}
+    for row in tree.rows:
+        score = row.score()
+        if score and score["value"] is not None and row.model["image_size"]:
+            series.setdefault((row.task_name, str(row.model["name"])), []).append((row.model["image_size"], score))
+    series = {name: sorted(points, key=lambda point: point[0]) for name, points in series.items() if len({size for size, _ in points}) > 1}
+    if not series:
+        return None
+    figure, axis = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
+    for (task, name), points in series.items():
+        sizes = [size for size, _ in points]
+        axis.plot(sizes, [score["value"] for _, score in points], "o-", label=f"{_short(name)}, {task}")
+        axis.fill_between(sizes, [score["low"] or score["value"] for _, score in points], [score["high"] or score["value"] for _, score in points], alpha=0.15)
+    axis.set_xlabel("image size (pixels)")
+    axis.set_ylabel("main score")
+    axis.legend(fontsize=7, frameon=False)
+    return figure

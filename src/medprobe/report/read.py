@@ -1,0 +1,116 @@
+"""What a run left behind, as one object: finished and failed cells, summaries, and what is missing."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from medprobe.errors import RequestError
+from medprobe.run.results import SCHEMA, folds_by_seed
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model on one task, folds and seeds combined. `options` are those that differ from the task's default."""
+
+    folder: Path
+    task: Mapping[str, Any]
+    model: Mapping[str, Any]
+    label: str
+    options: Mapping[str, Any]
+    summary: Mapping[str, Any] | None
+    cells: tuple[Mapping[str, Any], ...]
+
+    @property
+    def task_name(self) -> str:
+        return str(self.task["name"])
+
+    @property
+    def control(self) -> bool:
+        return bool(self.model["control"]) or self.task["head"] == "constant"
+
+    @property
+    def main(self) -> str:
+        return str(self.task["config"]["main"])
+
+    @property
+    def failed(self) -> list[str]:
+        return [str(cell["error"]["message"]) for cell in self.cells if cell["status"] == "failed"]
+
+    def score(self, key: str | None = None) -> Mapping[str, Any] | None:
+        """The combined score of a key (the main one), or None where it is missing."""
+        return None if self.summary is None else self.summary["scores"].get(key or self.main)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """All rows under one folder of results, in order of path, and the files that could not be read."""
+
+    root: Path
+    rows: tuple[Row, ...]
+    unreadable: tuple[str, ...]
+
+    @cached_property
+    def tasks(self) -> list[str]:
+        return list(dict.fromkeys(row.task_name for row in self.rows))
+
+    @cached_property
+    def models(self) -> list[str]:
+        """Labels of models, controls last."""
+        rows = sorted(self.rows, key=lambda row: (bool(row.model["control"]), row.label))
+        return list(dict.fromkeys(row.label for row in rows))
+
+    def get(self, task: str, label: str) -> Row | None:
+        return next((row for row in self.rows if row.task_name == task and row.label == label), None)
+
+
+def read_tree(results: Path) -> Tree:
+    """Everything under OUT (or OUT/results). RequestError when there is no result at all."""
+    root = results / "results" if (results / "results").is_dir() else results
+    unreadable: list[str] = []
+    rows = []
+    for folder in sorted({file.parent for file in root.glob("*/*/*/seed*.json")}):
+        cells = []
+        for file in sorted(folder.glob("seed*.json")):
+            document = _document(file)
+            if document is None:
+                unreadable.append(str(file.relative_to(root)))
+            else:
+                cells.append(document)
+        if not cells:
+            continue
+        summary = _document(folder / "summary.json")
+        if summary is None and (folder / "summary.json").exists():
+            unreadable.append(str((folder / "summary.json").relative_to(root)))
+        first = cells[0]
+        options = dict(first.get("options", {}))
+        said = ", ".join(f"{key}={value}" for key, value in sorted(options.items()))
+        label = f"{first['model']['name']} ({said})" if said and _varies(root, folder) else str(first["model"]["name"])
+        rows.append(Row(folder, first["task"], first["model"], label, options, summary, tuple(cells)))
+    if not rows:
+        raise RequestError(f"{results}: expected the results of a run, found {'only unreadable files: ' + ', '.join(unreadable[:3]) if unreadable else 'none'}; give the folder that was --out")
+    return Tree(root, tuple(rows), tuple(unreadable))
+
+
+def _varies(root: Path, folder: Path) -> bool:
+    """Whether the same model stands beside itself with other options."""
+    stem = folder.name.split("@")[0]
+    return sum(path.name.split("@")[0] == stem for path in folder.parent.iterdir() if path.is_dir()) > 1
+
+
+def _document(file: Path) -> dict[str, Any] | None:
+    try:
+        document = json.loads(file.read_text())
+        if document["schema"] != SCHEMA or not isinstance(document["task"]["name"], str):
+            return None
+        _ = document["model"]["control"], document["task"]["config"]["main"]
+        return document
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def measures(row: Row) -> dict[int, dict[int | None, Any]]:
+    """seed → fold → scores, from the saved predictions."""
+    return folds_by_seed(row.folder)

@@ -1,0 +1,129 @@
+"""Results as tables: on the console, and as .md, .csv and .tex with the same cells."""
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medprobe.files import write_atomically
+from medprobe.report.read import Row, Tree, read_tree
+
+SECONDARY = {
+    "auroc": ("ap", "accuracy@youden_val", "accuracy", "balanced_accuracy", "f1@youden_val", "f1.macro", "accuracy.label@youden_val"),
+    "f1.macro": ("accuracy", "f1.weighted", "precision.macro", "recall.macro", "auroc"),
+    "jaccard.phase": ("accuracy.video", "precision.phase", "recall.phase", "f1.phase"),
+}
+"""Main score → what stands beside it on the page; everything is in scores.csv."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table: a title, column names and rows of text."""
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def interval_text(score: Any) -> str:
+    """0.912 [0.880, 0.941]; undefined where the value is."""
+    if score is None:
+        return "not run"
+    if score["value"] is None:
+        return f"undefined ({score['n_undefined']})"
+    if score["low"] is None or score["high"] is None:
+        return f"{score['value']:.3f}"
+    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
+
+
+def row_text(row: Row | None, key: str | None = None) -> str:
+    """The combined score, or failed, or not run."""
+    if row is None:
+        return "not run"
+    score = row.score(key)
+    return "failed" if score is None and row.failed else interval_text(score)
+
+
+def score_sheets(tree: Tree) -> list[Sheet]:
+    """One sheet per task: models by main score, controls after them."""
+    sheets = []
+    for task in tree.tasks:
+        rows = [row for row in tree.rows if row.task_name == task]
+        main = rows[0].main
+        present = [key for key in SECONDARY.get(main, ()) if any(row.score(key) for row in rows)][:3]
+        rows.sort(key=lambda row: (row.control, -((row.score() or {}).get("value") or -1), row.label))
+        body = []
+        for row in rows:
+            score = row.score() or {}
+            sd = score.get("seed_sd")
+            body.append((
+                row.label + (" (control)" if row.control else ""), row_text(row), *(row_text(row, key) for key in present),
+                str(score.get("n_cases", "")), str(score.get("n_patients", "")), _parts(row), "" if sd is None else f"{sd:.3f}",
+            ))  # fmt: skip
+        sheets.append(Sheet(f"scores-{re.sub('[^a-z0-9-]+', '-', task)}", task, ("model", main, *present, "cases", "patients", "folds × seeds", "sd over seeds"), tuple(body)))
+    return sheets
+
+
+def _parts(row: Row) -> str:
+    if row.summary is None:
+        return ""
+    return f"{len(row.summary['folds'])} × {len(row.summary['seeds'])}"
+
+
+def full_sheet(tree: Tree) -> Sheet:
+    """Every score of every row, one per line."""
+    lines = []
+    for row in tree.rows:
+        for key, score in (row.summary or {"scores": {}})["scores"].items():
+            numbers = ["" if score[name] is None else repr(score[name]) for name in ("value", "low", "high", "seed_sd")]
+            lines.append((row.task_name, row.label, "yes" if row.control else "no", key, *numbers, *(str(score[name]) for name in ("n_cases", "n_patients", "n_undefined"))))
+    return Sheet("scores", "All scores", ("task", "model", "control", "score", "value", "low", "high", "seed_sd", "n_cases", "n_patients", "n_undefined"), tuple(lines))
+
+
+def write_sheet(sheet: Sheet, folder: Path) -> None:
+    """<name>.md, .csv and .tex."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerows([sheet.columns, *sheet.rows])
+    write_atomically(folder / f"{sheet.name}.csv", buffer.getvalue())
+    write_atomically(folder / f"{sheet.name}.md", markdown(sheet))
+    write_atomically(folder / f"{sheet.name}.tex", latex(sheet))
+
+
+def markdown(sheet: Sheet) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(re.sub(r"([\\|`*_<>\[\]])", r"\\\1", cell).replace("\n", " ") for cell in cells) + " |"
+
+    return "\n".join([line(sheet.columns), "|" + "---|" * len(sheet.columns), *map(line, sheet.rows)]) + "\n"
+
+
+def latex(sheet: Sheet) -> str:
+    special = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+
+    def line(cells: Sequence[str]) -> str:
+        return " & ".join("".join(special.get(letter, letter) for letter in cell).replace("\n", " ") for cell in cells) + r" \\"
+
+    body = "\n".join(map(line, sheet.rows))
+    return f"\\begin{{tabular}}{{{'l' * len(sheet.columns)}}}\n\\hline\n{line(sheet.columns)}\n\\hline\n{body}\n\\hline\n\\end{{tabular}}\n"
+
+
+def console_table(results: Path) -> Any:
+    """The main score of every model on every task, for the terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    tree = read_tree(results)
+    table = Table(title="score, with 95 % interval over patients", title_justify="left")
+    table.add_column("model")
+    for task in tree.tasks:
+        main = next(row.main for row in tree.rows if row.task_name == task)
+        table.add_column(f"{task}\n{main}", justify="right")
+    for label in tree.models:
+        rows = [tree.get(task, label) for task in tree.tasks]
+        control = any(row is not None and row.model["control"] for row in rows)
+        table.add_row(Text(label + (" (control)" if control else "")), *(row_text(row) for row in rows))
+    return table
