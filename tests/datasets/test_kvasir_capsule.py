@@ -154,7 +154,7 @@ def test_a_label_outside_the_vocabulary_is_refused(root: Path) -> None:
 def test_a_split_file_of_another_form_is_refused(root: Path) -> None:
     path = root / "official_splits" / "split_1.csv"
     edit(path, "filename,label", "image;class")
-    with pytest.raises(RequestError, match="expected two columns under the header filename,label, found 'image;class'"):
+    with pytest.raises(RequestError, match="expected the columns filename, label, found 'image;class'"):
         cases(root)
     path.write_text("")
     with pytest.raises(RequestError, match="found 'an empty file'"):

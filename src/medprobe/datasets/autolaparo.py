@@ -266,6 +266,7 @@ AUTOLAPARO = DATASETS.register("autolaparo")(
         unit="plane",
         counts={"train": 10, "val": 4, "test": 7},
         folders=("autolaparo", "AutoLaparo_Task1", "AutoLaparo"),
+        markers=("labels/label_01.txt",),
         crop=content_crop,
         note="the 83,160 frames of the paper are 21 x 66 min x 60, not a count: the number of frames is read, never asserted",
     )

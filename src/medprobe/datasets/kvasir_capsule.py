@@ -16,7 +16,6 @@ and trains on the other. No frame is shared between them, but 7 of the 43 videos
 result. Erythema, Lymphangiectasia, Ulcer and Fresh blood come from one or two videos in each fold.
 """
 
-import csv
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,17 +63,6 @@ def split_file(root: Path, fold: int) -> Path:
     )
 
 
-def rows_of(path: Path) -> Iterator[tuple[str, str]]:
-    """(file name, label) of every row of a split file."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.reader(file))
-    if rows[:1] != [["filename", "label"]] or any(len(row) != 2 for row in rows):
-        raise RequestError(
-            f"{path}: expected two columns under the header filename,label, found {','.join(rows[0]) if rows else 'an empty file'!r}; use the released split files"
-        )
-    yield from ((name, label) for name, label in rows[1:])
-
-
 def frames_of_class(root: Path) -> dict[str, dict[str, Path]]:
     """Plain class name -> stem -> image. Class folders lie in `labelled_images` or the root, or in their archive's folder there."""
     base = root / "labelled_images"
@@ -94,7 +82,8 @@ def cases(root: Path) -> Iterator[Case]:
     found: list[Case] = []
     missing: list[str] = []
     for fold, path in enumerate(splits):
-        for name, label in rows_of(path):
+        for row in _layout.read_table(path, ("filename", "label")):
+            name, label = row["filename"], row["label"]
             stem = Path(name).stem
             video, _, frame = stem.rpartition("_")
             if not video or not frame.isdigit():
@@ -174,7 +163,9 @@ KVASIR_CAPSULE = DATASETS.register("kvasir-capsule")(
         cases=cases,
         twin=twin,
         counts={"fold0": 23061, "fold1": 24100},
+        checksums={"fold0": "1d376d1b01d3f84e", "fold1": "7da50067ab0271b4"},
         folders=("kvasir-capsule", "Kvasir-Capsule"),
+        markers=("labelled_images", "official_splits"),
         official_leak="7 of the 43 videos are in both official folds, with other frames: 64440803f87b4843, 7a47e8eacea04e64, "
         "7ad22d50ebaf4596, 8885668afb844852, 8ebf0e483cac48d6, ad91cf7ca91440aa, bca26705313a4644",
         note="the paper counts 47,238 images, which is all 14 classes; its 11 have 47,161. Polyp (55 images), Blood - hematin (12) "
