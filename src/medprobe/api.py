@@ -48,8 +48,9 @@ def evaluate(model: str, task: str, data: str | Path | None = None, out: str | P
         folder = Path(out) if out is not None else Path(scratch)
         weights = options.pop("weights", ())
         weights = (str(weights),) if isinstance(weights, str | Path) else tuple(weights)
-        paths = {name: Path(options.pop(name)) for name in ("cache",) if options.get(name) is not None}
-        request = planning.Request(model, task, folder, Path(data) if data is not None else None, weights, **paths, **options)
+        if options.get("cache") is not None:
+            options["cache"] = Path(options["cache"])
+        request = planning.Request(model, task, folder, Path(data) if data is not None else None, weights, **options)
         plan = planning.make(request, progress)
         outcome = run(request, plan, progress)
         if outcome.failed:

@@ -9,7 +9,7 @@ from medprobe.registry import DATASETS, did_you_mean
 KINDS = ("env", "dataset", "encoder", "task")
 
 
-def check(what: str, name: str | None, data: Path | None, weights: Path | None):  # type: ignore[no-untyped-def]
+def check(what: str, name: str | None, data: Path | None, weights: Path | None):
     """Findings of one check. RequestError: an unknown kind, or a name missing."""
     if what not in KINDS:
         raise RequestError(f"nothing to check named {what!r}; {did_you_mean(what, list(KINDS))}")
@@ -35,7 +35,7 @@ def check(what: str, name: str | None, data: Path | None, weights: Path | None):
     return _check_task(name, data)
 
 
-def _check_task(name: str, data: Path | None):  # type: ignore[no-untyped-def]
+def _check_task(name: str, data: Path | None):
     from medprobe.check.dataset import check_dataset
     from medprobe.check.encoder import Finding
     from medprobe.datasets._layout import locate
@@ -48,7 +48,7 @@ def _check_task(name: str, data: Path | None):  # type: ignore[no-untyped-def]
         root = locate(dataset, data)
         findings += [finding._replace(name=f"{task.name} {finding.name}") for finding in check_dataset(dataset, root)]
         cases = splits.with_folds(list(dataset.cases(root)), task.split_seed)
-        for fold in splits.folds_of(cases) or [None]:
+        for fold in splits.folds_of(cases):
             parts = splits.parts_of(cases, fold, task.split_seed)
             said = f"train {len(parts.train)}, val {len(parts.val)}, test {len(parts.test)} cases; validation: {parts.validation}"
             findings.append(Finding(f"{task.name} parts" + ("" if fold is None else f" fold {fold}"), bool(parts.train and parts.test), said))
@@ -66,7 +66,7 @@ EXTRAS = {
 }  # fmt: skip
 
 
-def check_environment():  # type: ignore[no-untyped-def]
+def check_environment():
     """Python, libraries, threads, accelerator, cache, extras; a missing extra is said, not a fault."""
     import os
     import shutil

@@ -18,7 +18,8 @@ Key = str
 class Bank(Protocol):
     """Features by entry key. `unreadable` maps keys of entries that could not be decoded to the reason."""
 
-    unreadable: Mapping[Key, str]
+    @property
+    def unreadable(self) -> Mapping[Key, str]: ...
 
     def features(self, key: Key) -> Features: ...
 

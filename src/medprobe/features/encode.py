@@ -4,14 +4,14 @@ import contextlib
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from medprobe.errors import CaseError, MedprobeError
-from medprobe.features.store import CHUNK_PLANES, Entry, Shard
+from medprobe.features.store import CHUNK_PLANES, Shard
 from medprobe.imaging import recipes
 from medprobe.types import Source
 
@@ -64,7 +64,8 @@ class _Batches:
 
     def __getitem__(self, index: int) -> tuple[list[np.ndarray], list[tuple[str, int, list | None, str | None]]]:
         """([planes of a piece], [(key, planes, frame, error)])."""
-        pixels, facts = [], []
+        pixels: list[np.ndarray] = []
+        facts: list[tuple[str, int, list | None, str | None]] = []
         for piece in self.batches[index]:
             count = piece.stop - piece.start
             try:
@@ -143,8 +144,8 @@ class Pipeline:
                     yield chunk
                     chunk, parts = Chunk(done, {}, {}, {}), []
 
-    def _decoded(self, batches: list[list[_Piece]]) -> Iterator[Any]:
-        work = _Batches(batches, self.preprocessing)
+    def _decoded(self, batches: list[list[_Piece]]) -> Generator[Any, None, None]:
+        work: Any = _Batches(batches, self.preprocessing)
         if self.workers == 0 or len(batches) < 2:
             yield from (work[index] for index in range(len(work)))
             return

@@ -25,7 +25,7 @@ class JointPCA:
         if self.components > together.shape[1]:
             raise RequestError(f"joint-pca:{self.components} asks for more components than the {together.shape[1]} feature channels; lower the number")
         mean = together.mean(axis=0)
-        values, basis = np.linalg.eigh(np.cov(together - mean, rowvar=False))
+        _values, basis = np.linalg.eigh(np.cov(together - mean, rowvar=False))
         basis = basis[:, ::-1][:, : self.components]
         largest = np.abs(basis).argmax(axis=0)
         basis = basis * np.sign(basis[largest, np.arange(basis.shape[1])])
@@ -43,7 +43,7 @@ class Half:
 
     def __call__(self, sample: Sample) -> Sample:
         def rounded(features: Features) -> Features:
-            def half(values):  # type: ignore[no-untyped-def]
+            def half(values):
                 return None if values is None else np.asarray(values).astype(np.float16).astype(np.float32)
 
             return replace(features, cls=half(features.cls), patch_mean=half(features.patch_mean), grids=tuple(map(half, features.grids)))
@@ -70,6 +70,6 @@ def reduce_named(name: str | None) -> Reduce | None:
     kind, _, argument = name.partition(":")
     if kind == "half" and not argument:
         return Half()
-    if kind == "joint-pca" and (not argument or argument.isdigit() and int(argument) > 0):
+    if kind == "joint-pca" and (not argument or (argument.isdigit() and int(argument) > 0)):
         return JointPCA(int(argument or 24))
     raise RequestError(f"task.reduce must be 'half' or 'joint-pca:N' with N a whole number above 0, found {name!r}")

@@ -158,7 +158,7 @@ class Shard:
             if start == 0:
                 os.pwrite(descriptor, header, 0)
             os.ftruncate(descriptor, offset)
-            view = memoryview(values).cast("B")
+            view = memoryview(values.data).cast("B")
             while len(view):
                 written = os.pwrite(descriptor, view[: 1 << 30], offset)
                 view, offset = view[written:], offset + written

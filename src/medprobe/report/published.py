@@ -55,7 +55,7 @@ def verdict(row: Row | None, score: Any, theirs: float, table: str, metric: str)
         return f"no verdict: {reason}"
     if row.task["dataset"] == "nih14" and metric != "auc":
         return "no verdict: the printed reading is not decidable (docs/protocols.md)"
-    if score["low"] is not None and score["low"] <= theirs <= score["high"] or abs(score["value"] - theirs) <= TOLERANCE[table]:
+    if (score["low"] is not None and score["low"] <= theirs <= score["high"]) or abs(score["value"] - theirs) <= TOLERANCE[table]:
         return "reproduced"
     return f"differs by {score['value'] - theirs:+.3f}: splits or optimiser settings the paper does not state (docs/protocols.md)"
 

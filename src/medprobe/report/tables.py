@@ -54,7 +54,7 @@ def score_sheets(tree: Tree) -> list[Sheet]:
     for task in tree.tasks:
         rows = [row for row in tree.rows if row.task_name == task]
         main = rows[0].main
-        present = [key for key in SECONDARY.get(main, ()) if any(row.score(key) for row in rows)][:3]
+        present = [key for key in SECONDARY.get(main, ()) if any(row.score(key) for row in rows)][:2]
         rows.sort(key=lambda row: (row.control, -((row.score() or {}).get("value") or -1), row.label))
         body = []
         for row in rows:
@@ -64,14 +64,14 @@ def score_sheets(tree: Tree) -> list[Sheet]:
                 row.label + (" (control)" if row.control else ""), row_text(row), *(row_text(row, key) for key in present),
                 str(score.get("n_cases", "")), str(score.get("n_patients", "")), _parts(row), "" if sd is None else f"{sd:.3f}",
             ))  # fmt: skip
-        sheets.append(Sheet(f"scores-{re.sub('[^a-z0-9-]+', '-', task)}", task, ("model", main, *present, "cases", "patients", "folds × seeds", "sd over seeds"), tuple(body)))
+        sheets.append(Sheet(f"scores-{re.sub('[^a-z0-9-]+', '-', task)}", task, ("model", main, *present, "cases", "patients", "folds×seeds", "seed sd"), tuple(body)))
     return sheets
 
 
 def _parts(row: Row) -> str:
     if row.summary is None:
         return ""
-    return f"{len(row.summary['folds'])} × {len(row.summary['seeds'])}"
+    return f"{len(row.summary['folds'])}×{len(row.summary['seeds'])}"
 
 
 def full_sheet(tree: Tree) -> Sheet:
@@ -117,13 +117,15 @@ def console_table(results: Path) -> Any:
     from rich.text import Text
 
     tree = read_tree(results)
-    table = Table(title="score, with 95 % interval over patients", title_justify="left")
-    table.add_column("model")
+    table = Table(title="main score, with its 95 % interval over patients", title_justify="left")
+    for name in ("task", "model", "metric"):
+        table.add_column(name, overflow="fold")
+    for name in ("score", "cases", "patients"):
+        table.add_column(name, justify="right", no_wrap=True)
     for task in tree.tasks:
-        main = next(row.main for row in tree.rows if row.task_name == task)
-        table.add_column(f"{task}\n{main}", justify="right")
-    for label in tree.models:
-        rows = [tree.get(task, label) for task in tree.tasks]
-        control = any(row is not None and row.model["control"] for row in rows)
-        table.add_row(Text(label + (" (control)" if control else "")), *(row_text(row) for row in rows))
+        rows = sorted((row for row in tree.rows if row.task_name == task), key=lambda row: (row.control, -((row.score() or {}).get("value") or -1), row.label))
+        for place, row in enumerate(rows):
+            score = row.score() or {}
+            shown = Text(row.label + (" (control)" if row.control else ""))
+            table.add_row(Text(task if place == 0 else ""), shown, row.main, row_text(row), str(score.get("n_cases", "")), str(score.get("n_patients", "")), end_section=place == len(rows) - 1)
     return table

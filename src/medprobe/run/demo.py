@@ -10,8 +10,8 @@ from medprobe.run.progress import reporting, say
 from medprobe.run.run import describe, run
 
 PHANTOMS = ("phantom-xray", "phantom-endoscopy")
-MODELS = ("random:timm:resnet18", "random:timm:convnext_atto", "pixels", "mean-rgb")
-HEADS = ("logreg", "knn", "constant")
+MODELS = ("random:timm:resnet10t", "random:timm:resnet18d", "pixels", "mean-rgb")
+HEADS = ("logreg", "knn")
 IMAGE_SIZE = 96
 
 

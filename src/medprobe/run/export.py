@@ -92,5 +92,5 @@ def _folder(images: Path, request: planning.Request, progress: Progress) -> plan
         raise MissingError(f"--images {images}: expected image files, found none; check the folder")
     cases = tuple(Case(file.name, file.name, {"image": (Source(file),)}) for file in files)
     dataset = Dataset(images.name or "images", "classification", 2, "images", (), "", "", "", lambda root: cases)
-    digests = Digests(request.cache or planning.default_cache()).of([file for file in files], progress)
+    digests = Digests(request.cache or planning.default_cache()).of(list(files), progress)
     return planning.Question(Task(dataset.name, "constant"), dataset, cases, digests, {})

@@ -89,8 +89,7 @@ class Question:
 
     @property
     def folds(self) -> list[int | None]:
-        found = splits.folds_of(self.cases)
-        return list(found) if found else [None]
+        return splits.folds_of(self.cases)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -354,7 +353,7 @@ def load_models(request: Request, faults: Faults) -> list[Loaded]:
             for seeds in [(seed,) for seed in request.seeds] if random else [request.seeds]:
                 encoder = encoders.load(
                     named.spec, weights=weights.get(name), device=device_of(request.device), precision=request.precision,  # type: ignore[arg-type]
-                    image_size=request.image_size if named.spec not in ("pixels", "mean-rgb") else None, seed=child_seed(seeds[0], "encoder") if random else 0,
+                    image_size=request.image_size, seed=child_seed(seeds[0], "encoder") if random else 0,
                 )  # fmt: skip
                 loaded.append(Loaded(name, named.spec, encoder, seeds, weights.get(name), random, named.licence))
     return loaded
@@ -415,7 +414,7 @@ def _grouped(questions: Sequence[Question], loaded: Sequence[Loaded], request: R
                 size = preprocessing.size[0] if preprocessing.size else None
                 folds = question.folds if request.folds is None else [fold for fold in question.folds if fold in request.folds]
                 cells = [Cell(one, question, seed, fold, size, request.precision, request.limit) for seed in one.seeds for fold in folds]
-                todo = []
+                todo: list[Cell] = []
                 for cell in cells:
                     with faults.collected():
                         (done if results.finished(request.out / "results" / cell.stem, cell.facts) else todo).append(cell)

@@ -35,7 +35,7 @@ def score_predictions(task_name: str, predictions: Path, out: Path, name: str, d
     cases = splits.with_folds(list(dataset.cases(root)), task.split_seed)
     paths = {source.path for case in cases for sources in case.images.values() for source in sources}
     print_of_data = fingerprint(cases, Digests(planning.default_cache()).of(paths, progress))
-    folds: list[int | None] = list(splits.folds_of(cases) or [None])
+    folds = splits.folds_of(cases)
     documents = []
     for fold in folds:
         parts = splits.parts_of(cases, fold, task.split_seed)

@@ -27,10 +27,9 @@ class Parts:
     validation: str
 
 
-def folds_of(cases: Sequence[Case]) -> list[int] | None:
-    """The folds of the cases in order, or None when the cases carry a split."""
-    folds = sorted({case.fold for case in cases if case.fold is not None})
-    return folds or None
+def folds_of(cases: Sequence[Case]) -> list[int | None]:
+    """The folds of the cases in order; a single None when the cases carry a split."""
+    return [*sorted({case.fold for case in cases if case.fold is not None})] or [None]
 
 
 def with_folds(cases: Sequence[Case], seed: int) -> list[Case]:

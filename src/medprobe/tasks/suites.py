@@ -27,15 +27,16 @@ def suites() -> Mapping[str, list[str]]:
 def tasks_named(text: str) -> list[tuple[Task, Dataset]]:
     """Every task the text stands for, in order and once, with its dataset. RequestError names what is unknown."""
     found: dict[tuple[str, Path | None], tuple[Task, Dataset]] = {}
+    manifests: dict[Path, Dataset] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
-        for task, dataset in _expand(part):
+        for task, dataset in _expand(part, manifests):
             found.setdefault((task.name, dataset.root), (task, dataset))
     if not found:
         raise RequestError("expected at least one task after --task, found none; see: medprobe list tasks")
     return list(found.values())
 
 
-def _expand(part: str) -> list[tuple[Task, Dataset]]:
+def _expand(part: str, manifests: dict[Path, Dataset]) -> list[tuple[Task, Dataset]]:
     if part in (known := suites()):
         return [(TASKS.get(name), DATASETS.get(TASKS.get(name).dataset)) for name in known[part]]
     name, slash, head = part.rpartition("/")
@@ -44,7 +45,8 @@ def _expand(part: str) -> list[tuple[Task, Dataset]]:
     if not slash:
         raise RequestError(f"a task is DATASET/HEAD, found {part!r}; for example {part if part in DATASETS else 'nih14'}/linear, or a suite: {', '.join(known)}")
     if name.endswith(".toml"):
-        dataset = load_manifest(Path(name))
+        path = Path(name).resolve()
+        dataset = manifests.setdefault(path, manifests.get(path) or load_manifest(Path(name)))
         return [(default_task(dataset, one), dataset) for one in _matching("head", head, HEADS.names())]
     return [
         (default_task(DATASETS.get(one), each), DATASETS.get(one))
