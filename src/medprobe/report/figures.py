@@ -36,10 +36,11 @@ def _intervals(tree: Tree) -> Any:
 
     groups = [[row for row in tree.rows if row.task_name == task and row.score() and row.score()["value"] is not None] for task in tree.tasks]  # type: ignore[index]
     groups = [sorted(group, key=lambda row: (row.control, -row.score()["value"])) for group in groups if group]  # type: ignore[index]
-    columns = min(3, max(1, len(groups)))
+    columns = 2 if len(groups) in (2, 4) else min(3, max(1, len(groups)))
+    same = len({group[0].main for group in groups}) == 1
     lines = max(1, -(-len(groups) // columns))
     tallest = max((len(group) for group in groups), default=1)
-    figure, axes = pyplot.subplots(lines, columns, figsize=(4.2 * columns, lines * (0.34 * tallest + 1.0)), squeeze=False, layout="constrained")
+    figure, axes = pyplot.subplots(lines, columns, figsize=(4.2 * columns, lines * (0.34 * tallest + 1.0)), squeeze=False, layout="constrained", sharex=same)
     for axis, group in zip(axes.flat, groups, strict=False):
         for place, row in enumerate(group):
             score: Any = row.score()
@@ -51,6 +52,7 @@ def _intervals(tree: Tree) -> Any:
         axis.set_ylim(len(group) - 0.5, -0.5)
         axis.set_title(group[0].task_name, loc="left", fontsize=9, fontweight="bold")
         axis.set_xlabel(group[0].main)
+        axis.tick_params(labelbottom=True)
         axis.grid(axis="x", color="#e4e7eb", lw=0.8)
         axis.set_axisbelow(True)
     for axis in list(axes.flat)[len(groups) :]:
