@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from medprobe.errors import CaseError, MissingError, RequestError
+from medprobe.errors import CaseError, Faults, MissingError, RequestError
 from medprobe.features.digests import Digests
 from medprobe.files import dump_json, write_atomically
 from medprobe.imaging.formats import pictures_in
@@ -29,7 +29,7 @@ def export(request: planning.Request, images: Path | None, form: str, progress: 
         raise RequestError("encode takes either --task or --images; give one of them")
     if "," in request.model:
         raise RequestError(f"encode takes one model, found {request.model!r}; run it once per model")
-    faults = planning.Faults()
+    faults = Faults()
     with faults.collected():
         planning.check_options(request)
     loaded = planning.load_models(request, faults)

@@ -4,8 +4,7 @@ All faults are collected and raised at once: a wrong request is status 2, someth
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 
 from medprobe import encoders
 from medprobe.datasets._layout import fingerprint, locate
-from medprobe.errors import CaseError, MedprobeError, MissingError, RequestError
+from medprobe.errors import CaseError, Faults, MedprobeError, RequestError
 from medprobe.features.digests import Digests, source_key
 from medprobe.features.encode import Preprocessing, encoding_facts, measure
 from medprobe.features.store import Encoding, Entry
@@ -51,30 +50,6 @@ class Request:
     max_ram: int = 8 << 30
     skip_unreadable: int = 0
     fail_fast: bool = False
-
-
-class Faults:
-    """Collects what is wrong, so that everything is said at once."""
-
-    def __init__(self) -> None:
-        self.found: list[MedprobeError] = []
-
-    @contextmanager
-    def collected(self) -> Iterator[None]:
-        try:
-            yield
-        except (RequestError, MissingError) as error:
-            if str(error) not in {str(known) for known in self.found}:
-                self.found.append(error)
-
-    def raise_if_any(self) -> None:
-        if not self.found:
-            return
-        if len(self.found) == 1:
-            raise self.found[0]
-        kind = RequestError if any(isinstance(error, RequestError) for error in self.found) else MissingError
-        listed = "\n".join(f"  {number}. {error}" for number, error in enumerate(self.found, 1))
-        raise kind(f"{len(self.found)} things must change before this can run:\n{listed}")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medprobe.datasets.manifest import load_manifest
-from medprobe.errors import RequestError
+from medprobe.errors import Faults, RequestError
 from medprobe.registry import DATASETS, HEADS, TASKS, did_you_mean
 from medprobe.types import Dataset, Task
 
@@ -25,12 +25,15 @@ def suites() -> Mapping[str, list[str]]:
 
 
 def tasks_named(text: str) -> list[tuple[Task, Dataset]]:
-    """Every task the text stands for, in order and once, with its dataset. RequestError names what is unknown."""
+    """Every task the text stands for, in order and once, with its dataset. RequestError names all that is unknown."""
     found: dict[tuple[str, Path | None], tuple[Task, Dataset]] = {}
     manifests: dict[Path, Dataset] = {}
+    faults = Faults()
     for part in filter(None, (piece.strip() for piece in text.split(","))):
-        for task, dataset in _expand(part, manifests):
-            found.setdefault((task.name, dataset.root), (task, dataset))
+        with faults.collected():
+            for task, dataset in _expand(part, manifests):
+                found.setdefault((task.name, dataset.root), (task, dataset))
+    faults.raise_if_any()
     if not found:
         raise RequestError("expected at least one task after --task, found none; see: medprobe list tasks")
     return list(found.values())
