@@ -1,15 +1,25 @@
-"""DICOM files to arrays: modality transform applied, display window and MONOCHROME1 kept as facts (extra `dicom`)."""
+"""DICOM files to arrays (extra `dicom`): frames are planes.
 
+The modality transform is applied (Hounsfield units in CT). Black and white are the first display window, or else the range
+of the stored bits after that transform. A VOI table or a sigmoid window is applied to the pixels, since no pair of numbers
+can say it. MONOCHROME1 is kept as a fact; palettes and YBR become RGB. Where pydicom has no decoder (lossless and 12-bit
+JPEG), SimpleITK reads the pixels (extra `volumes`).
+"""
+
+import warnings
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from medprobe.errors import CaseError, ExtraError
-from medprobe.imaging.formats import Raw
+from medprobe.imaging.raw import Raw, check_size, chosen, stamp
+from medprobe.types import Source
 
-LOSSLESS_JPEG = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+LOSSY_12_BIT, LOSSLESS, LOSSLESS_FIRST_ORDER = (f"1.2.840.10008.1.2.4.{n}" for n in (51, 57, 70))
 
 
 def _pydicom() -> Any:
@@ -21,76 +31,116 @@ def _pydicom() -> Any:
 
 
 @lru_cache(maxsize=4096)
-def _frames_of(path: Path, changed: int) -> int:
-    dataset = _pydicom().dcmread(path, stop_before_pixels=True, specific_tags=["NumberOfFrames", "Rows"])
+def _header(path: Path, changed: int) -> tuple[int, int]:
+    """(frames, channels)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = _pydicom().dcmread(path, stop_before_pixels=True, specific_tags=["NumberOfFrames", "Rows", "SamplesPerPixel", "PhotometricInterpretation"])
     if "Rows" not in dataset:
-        raise CaseError(f"{path}: expected a DICOM image, found none of its pixels' header; check the file")
-    return int(dataset.get("NumberOfFrames") or 1)
+        raise CaseError(f"{path}: expected a DICOM image, found no rows in its header; check the file")
+    grey = int(dataset.get("SamplesPerPixel", 1)) == 1 and dataset.get("PhotometricInterpretation") != "PALETTE COLOR"
+    return int(dataset.get("NumberOfFrames") or 1), 1 if grey else 3
 
 
-def count(path: Path) -> int:
-    """Frames, from the header."""
-    return _frames_of(path, path.stat().st_mtime_ns)
+def count(source: Source) -> int:
+    return _header(source.path, stamp(source.path))[0]
 
 
-def read(path: Path) -> Raw:
-    """All frames. `full_range` is the display window where the file has one, else what its bits can hold."""
+def channels(source: Source) -> int:
+    return _header(source.path, stamp(source.path))[1]
+
+
+def read(source: Source, start: int, stop: int | None) -> Raw:
+    pydicom, path = _pydicom(), source.path
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = pydicom.dcmread(path)
+        if "PixelData" not in dataset:
+            raise CaseError(f"{path}: expected a DICOM image, found no pixel data; fetch the file again")
+        check_size(path, int(dataset.Rows), int(dataset.Columns))
+        frames = int(dataset.get("NumberOfFrames") or 1)
+        stored = _stored(dataset, path, chosen(source, frames, start, stop), frames)
+        colour = stored.ndim == 4
+        if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
+            stored, colour = pydicom.pixels.apply_color_lut(stored, dataset), True
+        if colour:
+            bits = 8 * stored.itemsize if dataset.SamplesPerPixel == 1 else int(dataset.BitsStored)
+            return Raw(np.moveaxis(stored, -1, 0), (0.0, float(2**bits - 1)), spacing=_spacing(dataset))
+        values, limits = _measured(dataset, stored)
+    return Raw(values[None], limits, dataset.get("PhotometricInterpretation") == "MONOCHROME1", _spacing(dataset))
+
+
+def _stored(dataset: Any, path: Path, places: Sequence[int], frames: int) -> np.ndarray:
+    """(D, H, W) or (D, H, W, 3): some frames as the file has them, colours as RGB."""
     pydicom = _pydicom()
-    dataset = pydicom.dcmread(path)
-    if "PixelData" not in dataset:
-        raise CaseError(f"{path}: expected a DICOM image, found no pixel data; check the file")
-    array = _pixels(dataset, path)
-    colour = int(dataset.get("SamplesPerPixel", 1)) == 3
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    pixels = array.reshape(frames, *array.shape[-3:] if colour else array.shape[-2:])
-    if colour:
-        return Raw(np.moveaxis(pixels, -1, 0), (0.0, 255.0) if array.dtype == np.uint8 else (0.0, 65535.0))
-    plain = dataset.get("ModalityLUTSequence") is None and float(dataset.get("RescaleSlope", 1)) == 1 and float(dataset.get("RescaleIntercept", 0)) == 0
-    values = pixels if plain else pydicom.pixels.apply_modality_lut(pixels, dataset).astype(np.float32)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    decoder = pydicom.pixels.get_decoder(syntax)
+    if not decoder.is_available or (syntax == LOSSY_12_BIT and dataset.BitsAllocated > 8):
+        if syntax not in (LOSSY_12_BIT, LOSSLESS, LOSSLESS_FIRST_ORDER):
+            raise ExtraError(f"a decoder of {syntax.name}", "dicom", "reading compressed DICOM files")
+        return _through_simpleitk(path, frames)[list(places)]
+    if frames == 1:
+        return pydicom.pixels.pixel_array(dataset)[None][list(places)]
+    planes = [pydicom.pixels.pixel_array(dataset, index=place) for place in places]
+    return np.stack(planes) if planes else np.zeros((0, int(dataset.Rows), int(dataset.Columns)), np.uint8)
+
+
+def _through_simpleitk(path: Path, frames: int) -> np.ndarray:
+    """As stored: SimpleITK would apply the rescale and invert MONOCHROME1, so it reads a copy that asks for neither."""
+    try:
+        import SimpleITK
+    except ImportError as error:
+        raise ExtraError("SimpleITK", "volumes", "reading lossless or 12-bit JPEG inside DICOM") from error
+    dataset = _pydicom().dcmread(path)
+    if dataset.SamplesPerPixel == 1:
+        dataset.RescaleSlope, dataset.RescaleIntercept, dataset.PhotometricInterpretation = "1", "0", "MONOCHROME2"
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy.dcm"
+        dataset.save_as(copy)
+        array = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(copy)))
+    return array.reshape(frames, int(dataset.Rows), int(dataset.Columns), *((3,) if dataset.SamplesPerPixel == 3 else ()))
+
+
+def _measured(dataset: Any, stored: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
+    """Values after the modality transform, and which of them are black and white."""
+    pixels = _pydicom().pixels
+    values = stored
+    if dataset.get("ModalityLUTSequence") or _rescale(dataset) != (1.0, 0.0):
+        values = pixels.apply_modality_lut(stored, dataset).astype(np.float32)
     if dataset.get("VOILUTSequence"):
-        table = dataset.VOILUTSequence[0]
-        values = pydicom.pixels.apply_voi_lut(values if plain else values.astype(np.int32), dataset, prefer_lut=True)
-        limits = (0.0, float(2 ** int(table.LUTDescriptor[2]) - 1))
-    else:
-        limits = _window(dataset) or _stored_range(dataset, values, plain)
-    return Raw(values[None], limits, dataset.get("PhotometricInterpretation") == "MONOCHROME1", spacing=_spacing(dataset))
+        bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
+        return pixels.apply_voi_lut(values.astype(np.int32), dataset, prefer_lut=True), (0.0, float(2**bits - 1))
+    window = dataset.get("WindowCenter"), dataset.get("WindowWidth")
+    if any(value is None for value in window):
+        return values, _bit_range(dataset)
+    center, width = (float(np.atleast_1d(value)[0]) for value in window)
+    function = str(dataset.get("VOILUTFunction") or "LINEAR")
+    if function == "SIGMOID":
+        return pixels.apply_voi_lut(values, dataset, prefer_lut=False).astype(np.float32), _bit_range(dataset)
+    if function == "LINEAR":  # part 3, C.11.2.1.2: half a step to the left and a step narrower than LINEAR_EXACT
+        center, width = center - 0.5, width - 1
+    return values, (center - width / 2, center + width / 2) if width > 0 else _bit_range(dataset)
 
 
-def _pixels(dataset: Any, path: Path) -> np.ndarray:
-    if dataset.file_meta.TransferSyntaxUID in LOSSLESS_JPEG:
-        try:
-            import SimpleITK
-        except ImportError as error:
-            raise ExtraError("SimpleITK", "volumes", "reading lossless JPEG inside DICOM") from error
-        image = SimpleITK.ReadImage(str(path))
-        stored = SimpleITK.GetArrayFromImage(image).astype(np.float64)
-        slope, intercept = float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0))
-        signed, bits = bool(dataset.get("PixelRepresentation", 0)), int(dataset.BitsAllocated)
-        return np.rint((stored - intercept) / slope).astype(f"{'i' if signed else 'u'}{bits // 8}")
-    return _pydicom().pixels.pixel_array(dataset)
+def _rescale(dataset: Any) -> tuple[float, float]:
+    slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
+    return 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
 
 
-def _window(dataset: Any) -> tuple[float, float] | None:
-    """(low, high) of the first linear display window."""
-    center, width = dataset.get("WindowCenter"), dataset.get("WindowWidth")
-    if center is None or width is None:
-        return None
-    first = [value[0] if isinstance(value, list | tuple) or hasattr(value, "append") else value for value in (center, width)]
-    if float(first[1]) < 1:
-        return None
-    half = (float(first[1]) - 1) / 2
-    middle = float(first[0]) - 0.5
-    return (middle - half, middle + half) if half > 0 else (middle - 0.5, middle + 0.5)
-
-
-def _stored_range(dataset: Any, values: np.ndarray, plain: bool) -> tuple[float, float]:
-    if plain and not dataset.get("PixelRepresentation", 0):
-        return 0.0, float(2 ** int(dataset.BitsStored) - 1)
-    return float(values.min()), float(values.max())
+def _bit_range(dataset: Any) -> tuple[float, float]:
+    """What the stored bits can hold, after the modality transform."""
+    table = dataset.get("ModalityLUTSequence")
+    if table:
+        return 0.0, float(2 ** int(table[0].LUTDescriptor[2]) - 1)
+    bits, signed = int(dataset.BitsStored), bool(dataset.get("PixelRepresentation", 0))
+    ends = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    slope, intercept = _rescale(dataset)
+    low, high = sorted(slope * end + intercept for end in ends)
+    return low, high
 
 
 def _spacing(dataset: Any) -> tuple[float, float, float] | None:
-    """(z, y, x) in mm, where the file says; a single plane without thickness counts as 1 mm thick."""
+    """(z, y, x) in mm, where the file says; a plane without thickness counts as 1 mm thick."""
     plane = dataset.get("PixelSpacing") or dataset.get("ImagerPixelSpacing")
     if plane is None:
         return None

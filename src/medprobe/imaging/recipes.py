@@ -1,66 +1,106 @@
 """Arrays to images to planes: named intensity windows, the size rule and its filters. Imports no torch: decode workers run this."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 
 from medprobe.errors import CaseError, RequestError
-from medprobe.imaging.formats import Raw, count_planes, read
+from medprobe.imaging.formats import count_planes, identify, read
+from medprobe.imaging.raw import Raw, stamp
 from medprobe.registry import did_you_mean
 from medprobe.types import Frame, Image, Source
 
 FitRule = Literal["squash", "pad", "crop"]
 Resize = Literal["bicubic", "bilinear", "area"]
+FIT_RULES = ("squash", "pad", "crop")
+FILTERS = {"bicubic": "BICUBIC", "bilinear": "BILINEAR", "area": "BOX"}
+"""Resize filter → its name in Pillow. All are antialiased."""
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+# --------------------------------------------------------------------------------------- intensity
 
 
-def _between(low: float, high: float) -> Callable[[Raw], np.ndarray]:
-    return lambda raw: _scale(raw.pixels, low, high)
+def _fixed(low: float, high: float) -> Callable[[Iterable[np.ndarray]], tuple[float, float]]:
+    return lambda parts: (low, high)
 
 
-def _scale(pixels: np.ndarray, low: float, high: float) -> np.ndarray:
-    """low…high → 0…1, cut there; a constant image is 0."""
-    width = np.float32(high - low) or np.float32(1)
-    return np.clip((pixels.astype(np.float32) - np.float32(low)) / width, 0, 1)
+def _max(parts: Iterable[np.ndarray]) -> tuple[float, float]:
+    return 0.0, max(float(part.max()) for part in parts)
 
 
-def _percentile(raw: Raw) -> np.ndarray:
-    low, high = np.percentile(raw.pixels, [1, 99])
-    return _scale(raw.pixels, float(low), float(high))
+def _minmax(parts: Iterable[np.ndarray]) -> tuple[float, float]:
+    ends = [(float(part.min()), float(part.max())) for part in parts]
+    return min(low for low, _ in ends), max(high for _, high in ends)
 
 
-WINDOWS: Mapping[str, Callable[[Raw], np.ndarray]] = {
-    "full-range": lambda raw: _scale(raw.pixels, *raw.full_range),
-    "max": lambda raw: _scale(raw.pixels, 0.0, float(raw.pixels.max())),
-    "minmax": lambda raw: _scale(raw.pixels, float(raw.pixels.min()), float(raw.pixels.max())),
-    "percentile": _percentile,
-    "lung": _between(-1350, 150), "mediastinum": _between(-160, 240), "bone": _between(-500, 1300), "ct": _between(-1000, 1000),
+def _percentile(parts: Iterable[np.ndarray]) -> tuple[float, float]:
+    low, high = np.percentile(np.concatenate([part.ravel() for part in parts]), [1, 99])
+    return float(low), float(high)
+
+
+WINDOWS: Mapping[str, Callable[[Iterable[np.ndarray]], tuple[float, float]] | None] = {
+    "full-range": None,
+    "max": _max, "minmax": _minmax, "percentile": _percentile,
+    "lung": _fixed(-1350, 150), "mediastinum": _fixed(-160, 240), "bone": _fixed(-500, 1300), "ct": _fixed(-1000, 1000),
 }  # fmt: skip
-"""Name → rule. full-range: what the file says is black and white. max: the image's own maximum is white (MGCA's rule
-for RSNA). percentile: 1st to 99th. lung, mediastinum, bone, ct: Hounsfield units. MONOCHROME1 is inverted afterwards."""
+"""Window → which values are black and white, from the pixels of one source in parts. What lies outside is cut.
+
+full-range: what the file says (the range of its number type, the display window of a DICOM file). max: 0 and the greatest
+value (the rule of MGCA for RSNA). minmax: the extremes. percentile: the 1st and 99th. These three look at the whole source,
+so that a plane is the same whichever planes are read with it. lung, mediastinum, bone, ct: Hounsfield units.
+"""
 RELATIVE = ("max", "minmax", "percentile")
-"""Windows that look at the whole source, however few of its planes are asked for."""
+PART = 64
+"""Planes that are read at a time to find a relative window of a long source."""
 
 
-def windowed(raw: Raw, window: str) -> np.ndarray:
-    """(C, D, H, W) float32 in [0, 1]."""
+def scale(pixels: np.ndarray, low: float, high: float) -> np.ndarray:
+    """float32: low…high → 0…1, cut there. Where high is not above low, the distance counts as 1."""
+    width = np.float32(high - low) if high > low else np.float32(1)
+    scaled = pixels.astype(np.float32)
+    scaled -= np.float32(low)
+    scaled /= width
+    return np.clip(scaled, 0, 1, out=scaled)
+
+
+def windowed(raw: Raw, window: str, limits: tuple[float, float] | None = None) -> np.ndarray:
+    """(C, D, H, W) float32 in [0, 1]; inverted where low values are bright. `limits`: of the whole source, if this is a part."""
     if window not in WINDOWS:
         raise RequestError(f"no window named {window!r}; {did_you_mean(window, list(WINDOWS))}")
-    values = WINDOWS[window](raw)
-    return 1 - values if raw.inverted else values
+    rule = WINDOWS[window]
+    low, high = limits or (raw.full_range if rule is None else rule([raw.pixels]))
+    values = scale(raw.pixels, low, high)
+    return np.subtract(1, values, out=values) if raw.inverted else values
+
+
+@lru_cache(maxsize=1024)
+def _limits(source: Source, window: str, changed: int) -> tuple[float, float]:
+    """Black and white of a whole source under a relative window, its planes read in parts."""
+    rule, total = WINDOWS[window], count_planes(source)
+    assert rule is not None
+    return rule(read(source, start, start + PART).pixels for start in range(0, total, PART))
 
 
 def image(channels: tuple[Source, ...], window: str) -> Image:
-    """All planes of a case's channels, at their own size."""
+    """All planes of a case's channels, stacked along C, at their own size: float32 (C, D, H, W) in [0, 1]."""
     raws = [read(source) for source in channels]
     _same_shape(channels, raws)
     return Image(np.concatenate([windowed(raw, window) for raw in raws]), raws[0].spacing, raws[0].affine)
 
 
+# ------------------------------------------------------------------------------------------ planes
+
+
 @dataclass(frozen=True)
 class Planes:
-    """`pixels` (n, C, H, W): uint8 0…255, or float32 in [0, 1]. `frame.box` is in pixels of these planes."""
+    """`pixels` (n, C, H, W): uint8 0…255, or float32 in [0, 1].
+
+    `frame.shape` (height, width) is of the source plane, `frame.box` where that whole plane lies in these, in their
+    pixels: inside them where they were padded, reaching beyond them where they were cut.
+    """
 
     pixels: np.ndarray
     frame: Frame
@@ -71,96 +111,105 @@ def planes(
     resize: Resize = "bicubic", start: int = 0, stop: int | None = None,
     crop: Callable[[np.ndarray], np.ndarray] | None = None, colour: Literal[1, 3] | None = None,
 ) -> Planes:  # fmt: skip
-    """Planes start…stop of a case, windowed and resized.
+    """Planes start…stop of a case, windowed and resized. Several sources are channels, stacked along C.
 
-    Several sources are channels, stacked along C. `size` (height, width), one side of a square, or None for the
-    file's own. `squash` goes straight to the size; `pad` fits the longer side and pads with zeros around the centre;
-    `crop` fits the shorter side and cuts the centre. All filters are antialiased. `crop` is a dataset's spatial
-    recipe for frames of a raw video. `colour` 1 turns colour planes grey (ITU-R 601), 3 repeats grey ones.
-    8-bit files under `full-range` stay 8-bit, and equal what Pillow's own resize gives.
+    `size` (height, width), one side of a square, or None for the file's own. `squash` goes straight to the size; `pad` fits
+    the longer side and pads with zeros around the centre (the rule of MGCA); `crop` fits the shorter side and cuts the
+    centre. `crop` is a dataset's spatial recipe for the frames of a video file. `colour` 1 turns colour planes grey (ITU-R
+    601), 3 repeats grey ones. 8-bit sources under `full-range` stay 8-bit, and equal Pillow's `convert` and `resize`;
+    others are resized as float32, and what a filter overshoots is cut to [0, 1].
     """
-    raws = [_part(source, window, start, stop) for source in channels]
-    if crop is not None and all(source.path.is_file() for source in channels):
-        raws = [_cropped(raw, crop) for raw in raws]
+    if fit_rule not in FIT_RULES:
+        raise RequestError(f"no size rule named {fit_rule!r}; {did_you_mean(fit_rule, list(FIT_RULES))}")
+    if resize not in FILTERS:
+        raise RequestError(f"no resize filter named {resize!r}; {did_you_mean(resize, list(FILTERS))}")
+    raws = [read(source, start, stop) for source in channels]
+    if crop is not None:
+        raws = [_cropped(raw, crop) if identify(source.path) == "video" else raw for source, raw in zip(channels, raws, strict=True)]
     _same_shape(channels, raws)
-    exact = window == "full-range" and all(raw.pixels.dtype == np.uint8 and raw.full_range == (0.0, 255.0) and not raw.inverted for raw in raws)
-    stacks = [raw.pixels if exact or raw.windowed else windowed(raw, window) for raw in raws]
-    pixels = np.concatenate([_coloured(stack, colour) for stack in stacks]) if len(stacks) > 1 else _coloured(stacks[0], colour)
-    shape = (pixels.shape[2], pixels.shape[3])
+    height, width = raws[0].pixels.shape[2:]
+    shape = (height, width)
     target = shape if size is None else (size, size) if isinstance(size, int) else size
-    resized, box = _resized(np.moveaxis(pixels, 1, 0), target, fit_rule, resize)
-    return Planes(resized, Frame(shape, box))
-
-
-def _part(source: Source, window: str, start: int, stop: int | None) -> Raw:
-    """Planes start…stop; under a relative window already windowed by the whole source."""
-    if window not in RELATIVE or count_planes(source) == 1:
-        return read(source, start, stop)
-    raw = read(source)
-    return Raw(windowed(raw, window)[:, start:stop], (0.0, 1.0), windowed=True, spacing=raw.spacing, affine=raw.affine)
+    inner, corner = _fitted(shape, target, fit_rule)
+    eight_bit = window == "full-range" and all(raw.pixels.dtype == np.uint8 and raw.full_range == (0, 255) for raw in raws)
+    stacks = []
+    for source, raw in zip(channels, raws, strict=True):
+        if eight_bit:
+            stack = 255 - raw.pixels if raw.inverted else raw.pixels
+        else:
+            relative = window in RELATIVE and count_planes(source) > 1
+            stack = windowed(raw, window, _limits(source, window, stamp(source.path)) if relative else None)
+        placed = _placed(_resized(_grey(stack) if colour == 1 else stack, inner, resize), target, corner)
+        stacks.append(np.repeat(placed, 3, axis=1) if colour == 3 and placed.shape[1] == 1 else placed)
+    (top, left), (bottom, right) = corner, (corner[0] + inner[0], corner[1] + inner[1])
+    pixels = stacks[0] if len(stacks) == 1 else np.concatenate(stacks, axis=1)
+    return Planes(pixels, Frame(shape, (float(top), float(left), float(bottom), float(right))))
 
 
 def _same_shape(channels: tuple[Source, ...], raws: list[Raw]) -> None:
-    shapes = {raw.pixels.shape[1:] for raw in raws}
-    if len(shapes) > 1:
+    if len({raw.pixels.shape[1:] for raw in raws}) > 1:
         names = " and ".join(f"{source.path.name} {raw.pixels.shape[1:]}" for source, raw in zip(channels, raws, strict=True))
         raise CaseError(f"{channels[0].path.parent}: expected channels of one shape (planes, height, width), found {names}; resample them to one grid")
 
 
 def _cropped(raw: Raw, crop: Callable[[np.ndarray], np.ndarray]) -> Raw:
+    """A dataset's recipe on each (H, W, 3) frame; it gives all frames one size."""
     frames = np.stack([crop(np.ascontiguousarray(frame)) for frame in np.moveaxis(raw.pixels, 0, -1)])
-    return Raw(np.moveaxis(frames, -1, 0), raw.full_range, raw.inverted)
+    return replace(raw, pixels=np.moveaxis(frames, -1, 0))
 
 
-def _coloured(stack: np.ndarray, colour: int | None) -> np.ndarray:
-    """(C, D, H, W) with C as asked; only between grey and RGB."""
-    if colour == 3 and stack.shape[0] == 1:
-        return np.repeat(stack, 3, axis=0)
-    if colour == 1 and stack.shape[0] == 3:
-        if stack.dtype == np.uint8:
-            from PIL import Image as Pillow
-
-            return np.stack([np.asarray(Pillow.fromarray(np.ascontiguousarray(np.moveaxis(plane, 0, -1))).convert("L")) for plane in np.moveaxis(stack, 1, 0)])[None]
-        return np.tensordot(np.float32([0.299, 0.587, 0.114]), stack, axes=1)[None]
-    return stack
-
-
-def _resized(stack: np.ndarray, target: tuple[int, int], fit_rule: FitRule, resize: Resize) -> tuple[np.ndarray, tuple[float, float, float, float]]:
-    """(n, C, H, W) → (n, C, *target), and where the whole source plane lies in the result (outside it when cut)."""
-    height, width = stack.shape[2:]
-    if fit_rule == "squash":
-        inner = target
-    elif fit_rule in ("pad", "crop"):
-        scales = (target[0] / height, target[1] / width)
-        scale = min(scales) if fit_rule == "pad" else max(scales)
-        inner = (max(1, round(height * scale)), max(1, round(width * scale)))
-    else:
-        raise RequestError(f"no size rule named {fit_rule!r}; {did_you_mean(fit_rule, ['squash', 'pad', 'crop'])}")
-    scaled = np.stack([_resize_plane(plane, inner, resize) for plane in stack])
-    top, left = (target[0] - inner[0]) // 2, (target[1] - inner[1]) // 2
-    box = (float(top), float(left), float(top + inner[0]), float(left + inner[1]))
-    if inner == target:
-        return scaled, box
-    result = np.zeros((*stack.shape[:2], *target), stack.dtype)
-    rows, columns = slice(max(top, 0), max(top, 0) + min(inner[0], target[0])), slice(max(left, 0), max(left, 0) + min(inner[1], target[1]))
-    from_rows, from_columns = slice(max(-top, 0), max(-top, 0) + min(inner[0], target[0])), slice(max(-left, 0), max(-left, 0) + min(inner[1], target[1]))
-    result[:, :, rows, columns] = scaled[:, :, from_rows, from_columns]
-    return result, box
-
-
-def _resize_plane(plane: np.ndarray, size: tuple[int, int], resize: Resize) -> np.ndarray:
-    """(C, H, W) → (C, *size) with Pillow's antialiased filters; float planes are cut to [0, 1]."""
+def _grey(stack: np.ndarray) -> np.ndarray:
+    """(1, D, H, W) from RGB, by Pillow's rule for 8 bit; other numbers of channels as they are."""
+    if stack.shape[0] != 3:
+        return stack
+    if stack.dtype != np.uint8:
+        return np.minimum(np.tensordot(LUMA, stack, axes=1)[None], 1)
     from PIL import Image as Pillow
 
-    filters = {"bicubic": Pillow.Resampling.BICUBIC, "bilinear": Pillow.Resampling.BILINEAR, "area": Pillow.Resampling.BOX}
-    if resize not in filters:
-        raise RequestError(f"no resize filter named {resize!r}; {did_you_mean(resize, list(filters))}")
-    if plane.shape[1:] == size:
-        return np.ascontiguousarray(plane)
-    wanted = size[::-1]
-    if plane.dtype == np.uint8 and plane.shape[0] == 3:
-        picture = Pillow.fromarray(np.ascontiguousarray(np.moveaxis(plane, 0, -1)))
-        return np.ascontiguousarray(np.moveaxis(np.asarray(picture.resize(wanted, filters[resize])), -1, 0))
-    parts = [np.asarray(Pillow.fromarray(np.ascontiguousarray(part)).resize(wanted, filters[resize])) for part in plane]
-    stacked = np.stack(parts)
-    return stacked if stacked.dtype == np.uint8 else np.clip(stacked, 0, 1)
+    return np.stack([np.asarray(Pillow.fromarray(np.ascontiguousarray(plane)).convert("L")) for plane in np.moveaxis(stack, 0, -1)])[None]
+
+
+def _fitted(shape: tuple[int, int], target: tuple[int, int], fit_rule: FitRule) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The size a plane is resized to, and the (row, column) of its corner in the target.
+
+    The free side is rounded down, as MGCA and torchvision do. `pad` puts the odd row at the end (MGCA); `crop` cuts from
+    row round(excess / 2), ties to even (torchvision's CenterCrop).
+    """
+    if fit_rule == "squash":
+        return target, (0, 0)
+    (height, width), (rows, columns) = shape, target
+    by_height = (rows * width <= columns * height) == (fit_rule == "pad")
+    inner = (rows, max(1, width * rows // height)) if by_height else (max(1, height * columns // width), columns)
+    if fit_rule == "pad":
+        return inner, ((rows - inner[0]) // 2, (columns - inner[1]) // 2)
+    return inner, (-round((inner[0] - rows) / 2), -round((inner[1] - columns) / 2))
+
+
+def _placed(stack: np.ndarray, target: tuple[int, int], corner: tuple[int, int]) -> np.ndarray:
+    """(n, C, *target): planes padded with zeros, or cut."""
+    (top, left), (height, width) = corner, stack.shape[2:]
+    if (height, width) == target:
+        return stack
+    if top < 0 or left < 0 or height > target[0] or width > target[1]:
+        return np.ascontiguousarray(stack[:, :, -top : target[0] - top, -left : target[1] - left])
+    result = np.zeros((*stack.shape[:2], *target), stack.dtype)
+    result[:, :, top : top + height, left : left + width] = stack
+    return result
+
+
+def _resized(stack: np.ndarray, size: tuple[int, int], resize: Resize) -> np.ndarray:
+    """(C, D, H, W) → a new (D, C, *size) by Pillow's antialiased filters; float planes are cut to [0, 1]."""
+    if stack.shape[2:] == size:
+        return np.moveaxis(stack, 1, 0).copy()
+    from PIL import Image as Pillow
+
+    method, wanted = Pillow.Resampling[FILTERS[resize]], size[::-1]
+    result = np.empty((stack.shape[1], stack.shape[0], *size), stack.dtype)
+    for plane, to in zip(np.moveaxis(stack, 1, 0), result, strict=True):
+        if stack.dtype == np.uint8 and len(plane) == 3:
+            picture = Pillow.fromarray(np.ascontiguousarray(np.moveaxis(plane, 0, -1)))
+            to[...] = np.moveaxis(np.asarray(picture.resize(wanted, method)), -1, 0)
+        else:
+            for channel, place in zip(plane, to, strict=True):
+                place[...] = np.asarray(Pillow.fromarray(np.ascontiguousarray(channel)).resize(wanted, method))
+    return result if stack.dtype == np.uint8 else np.clip(result, 0, 1, out=result)

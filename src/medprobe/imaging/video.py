@@ -1,6 +1,15 @@
-"""Video frames by decoded index (extra `video`): forward decoding from where the last call stopped, else from a key frame."""
+"""Video frames by decoded index (extra `video`): index i is the i-th frame in order of presentation, counted from 0.
 
-from collections.abc import Iterator, Sequence
+A call goes on where the last one on that file stopped, or seeks to the key frame before the frame it wants and decodes
+forward from there; both give the same pixels. Colours are FFmpeg's default conversion to RGB; a rotation that a player
+would apply is not.
+"""
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -8,6 +17,11 @@ from typing import Any
 import numpy as np
 
 from medprobe.errors import CaseError, ExtraError
+from medprobe.imaging.raw import Raw, check_size, chosen, stamp
+from medprobe.types import Source
+
+KEPT_OPEN = 2
+"""Videos a process keeps open: a batch may cross from one into the next."""
 
 
 def _av() -> Any:
@@ -18,64 +32,136 @@ def _av() -> Any:
     return av
 
 
-@lru_cache(maxsize=256)
-def _times(path: Path, changed: int) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    """Presentation times of all frames in order, and which are key frames; from packets, nothing is decoded."""
+@dataclass(frozen=True)
+class _Index:
+    """Presentation times in order, and the places of the key frames; no times where a container has none."""
+
+    total: int
+    times: np.ndarray | None
+    keys: tuple[int, ...]
+
+    def place(self, pts: int | None) -> int | None:
+        """The index of the frame shown at this time."""
+        if self.times is None or pts is None:
+            return None
+        place = int(np.searchsorted(self.times, pts))
+        return place if place < self.total and self.times[place] == pts else None
+
+
+@lru_cache(maxsize=64)
+def _index(path: Path, changed: int) -> _Index:
+    """From packets: nothing is decoded, unless the container keeps no presentation times."""
     with _av().open(str(path)) as container:
-        packets = [(packet.pts, packet.is_keyframe) for packet in container.demux(video=0) if packet.pts is not None]
-    packets.sort()
-    return tuple(pts for pts, _ in packets), tuple(key for _, key in packets)
+        stream = _stream(container, path)
+        check_size(path, stream.height, stream.width)
+        packets = [(packet.pts, packet.is_keyframe, packet.is_discard, packet.is_corrupt) for packet in container.demux(stream) if packet.size]
+        end = max((entry.pos + entry.size for entry in getattr(stream, "index_entries", ())), default=0)
+    if end > path.stat().st_size or any(corrupt for *_, corrupt in packets):
+        raise CaseError(f"{path}: expected a whole video, found it cut short after {len(packets)} frames; fetch it again")
+    packets = [packet for packet in packets if not packet[2]]  # frames that an edit list leaves out
+    shown = sorted((pts, key) for pts, key, *_ in packets if pts is not None)
+    times = np.array([pts for pts, _ in shown])
+    if len(shown) == len(packets) == len(np.unique(times)):
+        return _Index(len(shown), times, tuple(place for place, (_, key) in enumerate(shown) if key))
+    with _av().open(str(path)) as container:
+        return _Index(sum(1 for _ in container.decode(_stream(container, path))), None, ())
 
 
-def count(path: Path) -> int:
-    """Frames of the first video stream."""
-    return len(_times(path, path.stat().st_mtime_ns)[0])
+def _stream(container: Any, path: Path) -> Any:
+    if not container.streams.video:
+        raise CaseError(f"{path}: expected a video, found no pictures in it; check the file")
+    return container.streams.video[0]
+
+
+def count(source: Source) -> int:
+    return _index(source.path, stamp(source.path)).total
+
+
+def channels(source: Source) -> int:
+    return 3
+
+
+def read(source: Source, start: int, stop: int | None) -> Raw:
+    changed = stamp(source.path)
+    index = _index(source.path, changed)
+    places = chosen(source, index.total, start, stop)
+    if not places:
+        return Raw(np.zeros((3, 0, 1, 1), np.uint8), (0.0, 255.0))
+    with _reader(source.path, changed, index) as reader:
+        frames = np.stack([reader.frame(place) for place in places])
+    return Raw(np.moveaxis(frames, -1, 0), (0.0, 255.0))
+
+
+@contextmanager
+def _reader(path: Path, changed: int, index: _Index) -> Iterator["_Reader"]:
+    """The open reader of this process, or a new one; not kept where decoding fails.
+
+    Readers that were open when a process was forked belong to the parent: file position and decoding threads are its own.
+    """
+    process = os.getpid()
+    reader = _open.pop((process, path, changed), None) or _Reader(path, index)
+    try:
+        yield reader
+    except BaseException:
+        reader.close()
+        raise
+    _open[process, path, changed] = reader
+    for old in [key for key in _open if key[0] == process][:-KEPT_OPEN]:
+        _open.pop(old).close()
 
 
 class _Reader:
-    """An open file and the index of the frame it gives next."""
+    """An open video, and the index of the frame it decodes next."""
 
-    def __init__(self, path: Path) -> None:
-        self.container = _av().open(str(path))
-        self.stream = self.container.streams.video[0]
-        self.times, self.keys = _times(path, path.stat().st_mtime_ns)
-        self.place = {pts: index for index, pts in enumerate(self.times)}
+    def __init__(self, path: Path, index: _Index) -> None:
+        self.path, self.index = path, index
+        self.container: Any = None
+        self.frames: Iterator[Any] = iter(())
         self.next = 0
-        self.frames: Iterator[Any] = self.container.decode(self.stream)
 
-    def frame(self, index: int) -> np.ndarray:
-        """Frame `index` as (H, W, 3) uint8."""
-        key = max((place for place in range(index + 1) if self.keys[place]), default=0)
-        if index < self.next or key > self.next:
-            self.container.seek(self.times[key], stream=self.stream, backward=True, any_frame=False)
-            self.frames = self.container.decode(self.stream)
+    def frame(self, wanted: int) -> np.ndarray:
+        """(H, W, 3) uint8."""
+        keys = self.index.keys
+        near = bisect_right(keys, wanted) - 1
+        ahead = self.container is not None and self.next <= wanted and (near < 0 or keys[near] <= self.next)
+        found = self._forward(wanted) if ahead else None
+        for key in (near, near - 1, -1):  # containers may seek to a later key frame than they were asked for
+            if found is not None:
+                return found
+            self._go(max(key, -1))
+            found = self._forward(wanted)
+        if found is None:
+            raise CaseError(f"{self.path}: expected frame {wanted} of {self.index.total}, found it cannot be decoded; fetch the file again")
+        return found
+
+    def _go(self, key: int) -> None:
+        """To a key frame, by its place among them; -1 is the beginning of the file."""
+        if self.container is None or key < 0:
+            self.close()
+            self.container = _av().open(str(self.path))
+        stream = _stream(self.container, self.path)
+        if key >= 0 and self.index.times is not None:
+            self.container.seek(int(self.index.times[self.index.keys[key]]), stream=stream)
+        self.frames = self.container.decode(stream)
+        self.next = 0
+
+    def _forward(self, wanted: int) -> np.ndarray | None:
+        """Decode up to a frame; None where it is not among those that follow."""
         for frame in self.frames:
-            found = self.place.get(frame.pts)
-            if found is None:
+            place = self.next if self.index.times is None else self.index.place(frame.pts)
+            if place is None:
                 continue
-            self.next = found + 1
-            if found == index:
+            self.next = place + 1
+            if place == wanted:
                 return frame.to_ndarray(format="rgb24")
-            if found > index:
+            if place > wanted:
                 break
-        raise CaseError(f"{self.container.name}: expected frame {index}, found it cannot be decoded; the file may be partial")
+        return None
+
+    def close(self) -> None:
+        if self.container is not None:
+            self.container.close()
 
 
-_open: dict[Path, _Reader] = {}
-
-
-def frames(path: Path, indices: Sequence[int]) -> np.ndarray:
-    """(3, n, H, W) uint8. Consecutive calls on one file in one process go on where the last one stopped."""
-    total = count(path)
-    if indices and max(indices) >= total:
-        raise CaseError(f"{path}: expected at least {max(indices) + 1} frames, found {total}; the file may be partial")
-    if path not in _open:
-        for reader in _open.values():
-            reader.container.close()
-        _open.clear()
-        _open[path] = _Reader(path)
-    try:
-        return np.moveaxis(np.stack([_open[path].frame(index) for index in indices]), -1, 0)
-    except BaseException:
-        _open.pop(path).container.close()
-        raise
+_open: dict[tuple[int, Path, int], _Reader] = {}
+"""(process, path, modification time) → reader, the latest used last."""

@@ -1,0 +1,134 @@
+"""Arrays in files: `file.npy`, `file.npz:/name`, `file.h5:/name`.
+
+Axes are (H, W), (D, H, W) or (C, D, H, W); uint8 whose last axis is 3 long is RGB, (H, W, 3) or (D, H, W, 3). The name may
+be left out where a file holds a single array. Unsigned 8 and 16 bit count from 0 to the largest number of their type,
+floats within 0 and 1 from 0 to 1, everything else from the least to the greatest value of the whole array.
+"""
+
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medprobe.errors import CaseError
+from medprobe.imaging.raw import Raw, check_finite, check_size, chosen, range_of, stamp, typed_range
+from medprobe.types import Source
+
+HDF5 = (".h5", ".hdf5", ".hdf")
+
+
+def count(source: Source) -> int:
+    shape, dtype = _header(source)
+    axis = _plane_axis(shape, dtype, source.path)
+    return 1 if axis is None else shape[axis]
+
+
+def channels(source: Source) -> int:
+    shape, dtype = _header(source)
+    return 3 if _colour(shape, dtype) else shape[0] if len(shape) == 4 else 1
+
+
+def read(source: Source, start: int, stop: int | None) -> Raw:
+    with _array(source) as array:
+        axis = _plane_axis(array.shape, array.dtype, source.path)
+        places = chosen(source, 1 if axis is None else array.shape[axis], start, stop)
+        pixels = _planes(_taken(array, axis, places), _colour(array.shape, array.dtype))
+        limits = range_of(pixels) if typed_range(array.dtype) else _range(source.path, source.member, stamp(source.path))
+    return Raw(pixels, limits)
+
+
+def _colour(shape: tuple[int, ...], dtype: np.dtype) -> bool:
+    return dtype == np.uint8 and len(shape) in (3, 4) and shape[-1] == 3
+
+
+def _plane_axis(shape: tuple[int, ...], dtype: np.dtype, path: Path) -> int | None:
+    """The axis that counts planes; None for a single plane."""
+    colour = _colour(shape, dtype)
+    if len(shape) not in (2, 3, 4):
+        raise CaseError(f"{path}: expected an array of 2 to 4 axes, found shape {shape}; store (H, W), (D, H, W) or (C, D, H, W)")
+    check_size(path, *(shape[-3:-1] if colour else shape[-2:]))
+    spatial = len(shape) - colour
+    return None if spatial == 2 else spatial - 3
+
+
+def _taken(array: Any, axis: int | None, places: Sequence[int]) -> np.ndarray:
+    """These planes of an array that may lie on disk: the block that holds them is read, nothing else."""
+    if axis is None:
+        return array[...] if places else np.asarray(array[...])[:0]
+    low, high = (min(places), max(places) + 1) if places else (0, 0)
+    block = np.asarray(array[(slice(None),) * axis + (slice(low, high),)])
+    return block if isinstance(places, range) else np.take(block, [place - low for place in places], axis=axis)
+
+
+def _planes(array: np.ndarray, colour: bool) -> np.ndarray:
+    """(C, D, H, W)."""
+    if colour:
+        array = np.moveaxis(array, -1, 0)
+        return array[:, None] if array.ndim == 3 else array
+    return array.reshape((1,) * (4 - array.ndim) + array.shape)
+
+
+# ---------------------------------------------------------------------------------------- containers
+
+
+def _header(source: Source) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and number type, without the values."""
+    if source.path.suffix.lower() != ".npz":
+        with _array(source) as array:
+            return tuple(array.shape), array.dtype
+    with zipfile.ZipFile(source.path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        with archive.open(_member(source, names) + ".npy") as file:
+            version = np.lib.format.read_magic(file)
+            read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read_header(file)
+            return shape, dtype
+
+
+@contextmanager
+def _array(source: Source) -> Iterator[Any]:
+    """The array: a view of the file where its format allows, else whole."""
+    suffix = source.path.suffix.lower()
+    if suffix == ".npy":
+        yield np.load(source.path, mmap_mode="r", allow_pickle=False)
+    elif suffix == ".npz":
+        yield _unpacked(source, stamp(source.path))
+    else:
+        import h5py
+
+        with h5py.File(source.path) as file:
+            found = file.get(source.member) if source.member else None
+            if isinstance(found, h5py.Dataset):
+                yield found
+                return
+            names: list[str] = []
+            file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+            yield file[_member(source, names)]
+
+
+@lru_cache(maxsize=1)
+def _unpacked(source: Source, changed: int) -> np.ndarray:
+    with source.path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        return file[_member(source, list(file.files))]
+
+
+def _member(source: Source, names: list[str]) -> str:
+    member = (source.member or "").strip("/")
+    if not member and len(names) == 1:
+        return names[0]
+    if member not in names:
+        there = ", ".join(sorted(names)[:6]) or "none"
+        raise CaseError(f"{source.path}: expected an array named {member or '(none given)'}, found {there}; write {source.path.name}:/NAME")
+    return member
+
+
+@lru_cache(maxsize=64)
+def _range(path: Path, member: str | None, changed: int) -> tuple[float, float]:
+    with _array(Source(path, member)) as array:
+        values = np.asarray(array[...])
+    check_finite(values, path)
+    return range_of(values)

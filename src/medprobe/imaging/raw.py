@@ -1,0 +1,96 @@
+"""Decoded planes as they come from a file, and what every format's reader needs to make them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medprobe.errors import CaseError, MedprobeError
+from medprobe.types import Source
+
+MAX_PLANE = 178_956_970
+"""Pixels of the largest plane that is decoded, Pillow's own limit: a header that claims more is a bomb or a slide."""
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Decoded planes: `pixels` (C, D, H, W) in the file's number type; C is 1 (grey) or 3 (RGB), any number in arrays.
+
+    `full_range` are the values that mean black and white, the same whichever planes were asked for. `inverted`: low
+    values are bright (MONOCHROME1, MINISWHITE). `spacing` is (z, y, x) in mm, `affine` (4, 4) from (x, y, z) indices to
+    world; None where a file has none.
+    """
+
+    pixels: np.ndarray
+    full_range: tuple[float, float]
+    inverted: bool = False
+    spacing: tuple[float, float, float] | None = None
+    affine: np.ndarray | None = None
+
+
+def range_of(array: np.ndarray) -> tuple[float, float]:
+    """Black and white of an array: its type's for bool and unsigned 8 and 16 bit, 0 and 1 for floats that keep to them,
+    else its own extremes."""
+    if array.dtype == np.bool_:
+        return 0.0, 1.0
+    if array.dtype.kind == "u" and array.dtype.itemsize <= 2:
+        return 0.0, float(np.iinfo(array.dtype).max)
+    low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 1.0)
+    return (0.0, 1.0) if array.dtype.kind == "f" and low >= 0 and high <= 1 else (low, high)
+
+
+def typed_range(dtype: np.dtype) -> bool:
+    """Whether `range_of` needs no look at the values."""
+    return dtype == np.bool_ or (dtype.kind == "u" and dtype.itemsize <= 2)
+
+
+def chosen(source: Source, total: int, start: int, stop: int | None) -> Sequence[int]:
+    """Indices in the file, which holds `total` planes, of planes start…stop of the source."""
+    if source.frames is None:
+        return range(total)[start:stop]
+    places = source.frames[start:stop]
+    if places and (min(places) < 0 or max(places) >= total):
+        wrong = next(place for place in places if not 0 <= place < total)
+        raise CaseError(f"{source.path}: expected plane {wrong}, found {total} planes, 0 to {total - 1}; the file may be partial")
+    return places
+
+
+def stamp(path: Path) -> int:
+    """The modification time: with it, what was kept for a path is not used for other bytes of the same name."""
+    return path.stat().st_mtime_ns
+
+
+def check_size(path: Path, height: int, width: int) -> None:
+    """Before anything of a plane is decoded: CaseError where it has no pixels, or more than can be one image."""
+    if not 0 < height * width <= MAX_PLANE:
+        raise CaseError(f"{path}: expected a plane of 1 to {MAX_PLANE} pixels, found {height} x {width}; cut slides into tiles, fetch other files again")
+
+
+def check_finite(pixels: np.ndarray, path: Path) -> None:
+    """CaseError for NaN and infinities, and for numbers that are no pixels at all."""
+    kind = pixels.dtype.kind
+    if kind not in "buif":
+        raise CaseError(f"{path}: expected real numbers as pixels, found {pixels.dtype}; store integers or floats")
+    if kind == "f" and not np.isfinite(pixels).all():
+        bad = int((~np.isfinite(pixels)).sum())
+        raise CaseError(f"{path}: expected finite pixels, found {bad} of {pixels.size} NaN or infinite; correct the file")
+
+
+@contextmanager
+def said_plainly(path: Path) -> Iterator[None]:
+    """Whatever a decoder raises on a damaged file, as one sentence that names the file."""
+    try:
+        yield
+    except MedprobeError:
+        raise
+    except Exception as error:
+        if not path.exists():
+            raise CaseError(f"{path}: expected an image, found nothing there; check the path") from error
+        if isinstance(error, PermissionError):
+            raise CaseError(f"{path}: expected a readable file, found that this user may not read it; change its permissions") from error
+        if path.is_file() and not path.stat().st_size:
+            raise CaseError(f"{path}: expected an image, found an empty file; fetch it again") from error
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise CaseError(f"{path}: expected a whole image, found a damaged one ({said[:200]}); fetch it again") from error
