@@ -161,13 +161,28 @@ def read_validation(
     return read_features(head, "validation", val, ctx, dim), lambda prediction: float(monitor(prediction, y))
 
 
-def first_best(head: str, scores: Sequence[float], ctx: Context, otherwise: str) -> int | None:
-    """The position of the highest score, the first of equals; None, with a warning, when all are undefined."""
+def log_loss(prediction: np.ndarray, y: np.ndarray) -> float:
+    """Mean negative log probability (nats) of the true class, or of the labelled labels, never below 2.2e-16."""
+    p = np.clip(prediction, np.finfo(np.float64).eps, 1.0)
+    if y.ndim == 1:
+        return float(-np.log(p[np.arange(len(y)), y]).mean())
+    right = np.clip(np.where(y == 1, prediction, 1 - prediction), np.finfo(np.float64).eps, 1.0)
+    return float(-np.log(right[~np.isnan(y)]).mean()) if (~np.isnan(y)).any() else math.nan
+
+
+def first_best(
+    head: str, scores: Sequence[float], ctx: Context, otherwise: str, losses: Sequence[float] | None = None
+) -> int | None:
+    """The position of the highest score; None, with a warning, when all are undefined.
+
+    Of equals the one of lowest loss where losses are given (a ranking metric at its ceiling says nothing of how sure
+    the predictions are), then the first.
+    """
     defined = [index for index, score in enumerate(scores) if not math.isnan(score)]
     if not defined:
         ctx.warn(f"{head}: the main metric is undefined on the validation part, {otherwise}")
         return None
-    return max(defined, key=lambda index: (scores[index], -index))
+    return max(defined, key=lambda index: (scores[index], -losses[index] if losses else 0.0, -index))
 
 
 def or_none(scores: Sequence[float]) -> list[float | None]:

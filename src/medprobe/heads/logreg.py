@@ -8,8 +8,8 @@ convention, each problem of n labelled samples minimises
 Exclusive classes: one multinomial problem (two classes: one logistic problem). Multilabel: one logistic problem per
 label over its labelled samples, all with the same C. C is chosen on validation over `grid`, ascending, each fit
 starting from the one before (`methods.md` asks for L-BFGS and a grid of powers of ten, as DINOv3's
-eval/log_regression.py; here without its refit on training and validation). Ties go to the smaller C. Without a
-validation part C is 1.
+eval/log_regression.py; here without its refit on training and validation). Ties go to the lower log
+loss on validation, then to the smaller C. Without a validation part C is 1.
 
 How it is fast: the problems of all labels share each matrix product, and L-BFGS runs in coordinates in which the
 Hessian is near the identity: the principal axes of the training features, scaled by the curvature expected from each
@@ -55,7 +55,7 @@ class LogisticRegression:
         link = "sigmoid" if y.ndim == 2 else "softmax"
         mean, scale = _pooled.moments(x)
         problem = _Problem((x - mean) * scale, y, _pooled.n_classes(y, ctx))
-        theta, c, scores = problem.start(), 1.0, list[float]()
+        theta, c, scores, losses = problem.start(), 1.0, list[float](), list[float]()
         if chosen_by:
             x_val, score = chosen_by
             x_val = (x_val - mean) * scale
@@ -65,8 +65,10 @@ class LogisticRegression:
                 theta, _, _ = problem.minimise(c_tried, theta, STOP_PATH, self.max_iterations)
                 path.append(theta)
                 weight, intercept = problem.spread(theta)
-                scores.append(score(_pooled.probabilities(x_val @ weight.T + intercept, link)))
-            best = _pooled.first_best("logreg", scores, ctx, "so C = 1")
+                prediction = _pooled.probabilities(x_val @ weight.T + intercept, link)
+                scores.append(score(prediction))
+                losses.append(_pooled.log_loss(prediction, val.targets if val is not None else y))
+            best = _pooled.first_best("logreg", scores, ctx, "so C = 1", losses)
             theta, c = (problem.start(), 1.0) if best is None else (path[best], self.grid[best])
         theta, gradient, iterations = problem.minimise(c, theta, STOP, self.max_iterations)
         if gradient > CONVERGED:
