@@ -1,32 +1,41 @@
 """Your own data, without code: a TOML manifest beside a CSV of cases (docs/your-own-data.md).
 
-All that is wrong with it is said at once, with row numbers: a wrong manifest is status 2, missing images are status 3.
+All that is wrong with it is said at once, with the key or the row: a wrong manifest is status 2, missing images alone are
+status 3. Row 1 is the line of column names.
 """
 
 import csv
+import functools
+import io
 import math
+import os
+import re
+import tomllib
 from collections import defaultdict
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from pathlib import Path, PureWindowsPath
 from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medprobe.datasets._layout import refuse_missing
-from medprobe.errors import MedprobeError, RequestError
+from medprobe.errors import RequestError
 from medprobe.registry import did_you_mean
 from medprobe.types import Case, Dataset, Source, Split
 
 KINDS = ("classification",)
-COLUMNS = ("id", "patient", "split", "fold", "image", "target", "spacing", "frame")
+REQUIRED = ("id", "patient", "image")
+OPTIONAL = ("split", "fold", "spacing", "frame")
 SPLITS = ("train", "val", "test")
+MEMBER = re.compile(r"(.+\.(?:h5|hdf5|hdf|npz)):/+(.+)", re.IGNORECASE)
+FLAGS = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "": math.nan}
 SHOWN = 20
 
 
 class Manifest(BaseModel):
     """The keys of a manifest."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,47}$")
     kind: str
@@ -38,12 +47,18 @@ class Manifest(BaseModel):
 
 
 def load_manifest(path: Path) -> Dataset:
-    """The dataset a manifest describes; its `root` is the manifest's folder. Cases are read at once."""
+    """The dataset that a manifest describes; its `root` is the manifest's folder. The table of cases is read at once.
+
+    RequestError lists every fault; MissingError gives count and first names when all is well but some images are absent.
+    """
     manifest = _read(path)
     root = path.parent.resolve()
-    file = _inside(root, manifest.cases, "cases")
+    try:
+        file = _inside(root, manifest.cases)
+    except RequestError as error:
+        raise RequestError(f"{path}: cases: {error}") from None
     if not file.is_file():
-        raise RequestError(f"{path}: cases expects a CSV file, found none at {file.name}; write it, or correct the name")
+        raise RequestError(f"{path}: cases: expected a CSV file, found none at {file}; write it, or correct the name")
     cases = Table(path, root, manifest, file).cases()
     return Dataset(
         name=manifest.name, kind="classification", dims=manifest.dims, modality=manifest.modality,
@@ -53,41 +68,71 @@ def load_manifest(path: Path) -> Dataset:
 
 
 def _read(path: Path) -> Manifest:
-    import tomllib
-
     try:
         document = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         raise RequestError(f"expected a manifest at {path}, found no file there; check the path") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RequestError(f"{path}: expected a TOML file, found {error}; correct it") from None
+    faults = []
     kind = document.get("kind")
     if kind not in KINDS:
-        raise RequestError(f"{path}: kind must be one of those there are ({', '.join(KINDS)}), found {kind!r}; correct it")
+        faults.append(f"kind: must be one of those there are ({', '.join(KINDS)}), found {kind!r}; correct it")
     try:
-        manifest = Manifest.model_validate(document)
+        manifest = Manifest.model_validate({**document, "kind": "classification"})
+        faults += _faults_of_classes(manifest)
     except ValidationError as error:
-        known = list(Manifest.model_fields)
-        said = []
-        for fault in error.errors():
-            key = ".".join(map(str, fault["loc"]))
-            hint = did_you_mean(key, known) if fault["type"] == "extra_forbidden" else f"found {fault.get('input')!r}"
-            said.append(f"{key}: {'no such key for classification' if fault['type'] == 'extra_forbidden' else fault['msg']}; {hint}")
-        raise RequestError(f"{path}: {' | '.join(said)}") from None
-    doubles = sorted({name for name in manifest.classes if manifest.classes.count(name) > 1})
-    if doubles or (len(manifest.classes) < 2 and not manifest.multilabel):
-        raise RequestError(f"{path}: classes must be {'different names' if doubles else 'two or more'}, found {manifest.classes}; correct them")
+        faults += [_said(fault) for fault in error.errors()]
+    if faults:
+        raise _refusal(path, "the manifest", faults)
     return manifest
 
 
-def _inside(root: Path, text: str, what: str) -> Path:
-    """A path below the manifest's folder, or RequestError."""
-    path = Path(text)
-    if path.is_absolute():
-        raise RequestError(f"{what}: paths are relative to the manifest so that the folder can be moved, found {text!r}; make it relative")
-    if not (root / path).resolve().is_relative_to(root):
-        raise RequestError(f"{what}: expected a path inside the manifest's folder, found {text!r}, which leaves it; move the file in")
-    return root / path
+def _said(fault: Any) -> str:
+    key, kind = ".".join(map(str, fault["loc"])), fault["type"]
+    if kind == "missing":
+        return f"{key}: expected this key, found none; add it"
+    if kind == "extra_forbidden":
+        if key in ("values", "ignore"):
+            return f"{key}: belongs to masks, and kind is classification; leave it out"
+        return f"{key}: no such key; {did_you_mean(key, list(Manifest.model_fields))}"
+    if kind == "string_pattern_mismatch":
+        return f"{key}: expected small letters, digits and hyphens, 48 at most, found {fault['input']!r}; choose another"
+    return f"{key}: {fault['msg']}, found {fault['input']!r}; correct it"
+
+
+def _faults_of_classes(manifest: Manifest) -> list[str]:
+    classes, faults = manifest.classes, []
+    if len(classes) < 2 and not manifest.multilabel:
+        faults.append(f"classes: expected two or more, found {classes}; name them all, or set multilabel = true")
+    if doubles := sorted({name for name in classes if classes.count(name) > 1}):
+        faults.append(f"classes: expected different names, found {doubles[0]!r} twice; rename one")
+    if blank := [name for name in classes if name != name.strip() or not name]:
+        faults.append(f"classes: expected names without blanks around them, found {blank[0]!r}; correct it")
+    if manifest.multilabel and (taken := sorted(set(classes) & {*REQUIRED, *OPTIONAL})):
+        faults.append(f"classes: {taken[0]!r} is the name of another column of the cases; rename the class")
+    return faults
+
+
+def _refusal(path: Path, what: str, faults: Sequence[str]) -> RequestError:
+    if len(faults) == 1:
+        return RequestError(f"{path}: {what}: {faults[0]}")
+    listed = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(faults[:SHOWN], 1))
+    more = f"\n  ... and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+    return RequestError(f"{path}: {what} has {len(faults)} faults; correct them:\n{listed}{more}")
+
+
+def _inside(root: Path, text: str, real: Callable[[str], str] = os.path.realpath) -> Path:
+    """The path below the manifest's folder; RequestError if it leaves it, also by a symbolic link."""
+    if Path(text).is_absolute() or PureWindowsPath(text).is_absolute():
+        raise RequestError(f"paths are relative to the manifest, so that its folder can be moved; found {text!r}, make it relative")
+    path = root / text
+    if "\0" in text:
+        raise RequestError(f"expected a path, found {text!r}; correct it")
+    direct = path.name != ".." and not os.path.islink(path)
+    if not Path(real(str(path.parent)) if direct else os.path.realpath(path)).is_relative_to(root):
+        raise RequestError(f"expected a path inside the manifest's folder, found {text!r}, which leaves it; move or copy the file in")
+    return path
 
 
 class Table:
@@ -95,133 +140,179 @@ class Table:
 
     def __init__(self, path: Path, root: Path, manifest: Manifest, file: Path) -> None:
         self.path, self.root, self.manifest, self.file = path, root, manifest, file
+        self.labels = manifest.classes if manifest.multilabel else ["target"]
+        self.part: Literal["split", "fold"] | None = None
         self.faults: list[str] = []
+        self.parts_and_targets_hold = True
+        self._real = functools.cache(os.path.realpath)
 
     def cases(self) -> list[Case]:
-        """All cases, or one RequestError with every fault; MissingError when only images are missing."""
-        rows = list(self._rows())
-        found = [case for number, row in rows if (case := self._case(number, row)) is not None]
-        self._across(found, [number for number, _ in rows])
-        if not rows:
-            self.faults.append("expected at least one case, found none")
+        """All cases, or one RequestError with every fault; MissingError when nothing but images is missing."""
+        rows = self._rows()
+        found = [self._case(number, row) for number, row in rows]
+        self._across(rows)
+        if self.parts_and_targets_hold:
+            self._absences(found)
+        paths = {str(source.path.relative_to(self.root)) for case in found for source in case.images["image"]}
+        missing = sorted(path for path in paths if not os.path.exists(self.root / path))
         if self.faults:
-            shown = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(self.faults[:SHOWN], 1))
-            more = f"\n  … and {len(self.faults) - SHOWN} more" if len(self.faults) > SHOWN else ""
-            raise RequestError(f"{self.path}: {len(self.faults)} faults in {self.file.name}; correct them:\n{shown}{more}")
-        sources = {source.path for case in found for source in case.images["image"]}
-        missing = [str(source.relative_to(self.root)) for source in sources if not source.exists()]
-        refuse_missing(self.manifest.name, missing, len(sources), self.root)
+            if missing:
+                self.faults.append(f"{len(missing):,} of {len(paths):,} images are missing, first {', '.join(missing[:5])}; correct the paths, or fetch the images")
+            raise _refusal(self.path, self.file.name, self.faults)
+        refuse_missing(self.manifest.name, missing, len(paths), self.root)
         return found
 
-    def _rows(self) -> Iterator[tuple[int, dict[str, str]]]:
+    def _rows(self) -> list[tuple[int, dict[str, str]]]:
+        """(row number, column → text) of every row that has as many values as there are columns."""
         try:
-            text = self.file.read_bytes().decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise RequestError(f"{self.file}: expected UTF-8 text, found {error}; save it as UTF-8") from None
-        reader = csv.DictReader(text.splitlines())
-        header = [name.strip() for name in reader.fieldnames or []]
-        labels = self.manifest.classes if self.manifest.multilabel else ["target"]
-        if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
-            raise RequestError(f"{self.file}: expected commas between columns, found {header[0]!r}; save it with commas")
-        known = [name for name in COLUMNS if name != "target"] + labels
-        absent = [name for name in ("id", "patient", "image", *labels) if name not in header]
-        unknown = [name for name in header if name not in known]
-        double = sorted({name for name in header if header.count(name) > 1})
-        if absent or unknown or double or {"split", "fold"} <= set(header):
-            said = [f"no column {name!r}" for name in absent]
-            said += [f"unknown column {name!r}, {did_you_mean(name, known)}" for name in unknown]
-            said += [f"column {name!r} twice" for name in double]
-            said += ["both split and fold: keep one"] * ({"split", "fold"} <= set(header))
-            raise RequestError(f"{self.file}: expected the columns {', '.join(known)}, found {'; '.join(said)}; correct the first line")
-        for number, row in enumerate(reader, 2):
-            if None in row or None in row.values():
-                self.faults.append(f"row {number}: expected {len(header)} values, found {len(row.get(None) or []) + sum(value is not None for key, value in row.items() if key is not None)}")
+            reader = csv.reader(io.StringIO(self.file.read_bytes().decode("utf-8-sig"), newline=""))
+            lines = [(reader.line_num, [value.strip() for value in values]) for values in reader]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise RequestError(f"{self.file}: expected comma-separated UTF-8 text, found {error}; save it as CSV in UTF-8") from None
+        header = lines[0][1] if lines else []
+        self._check(header)
+        rows = []
+        for number, values in lines[1:]:
+            if not any(values):
                 continue
-            yield number, {str(key).strip(): str(value).strip() for key, value in row.items()}
+            if len(values) == len(header):
+                rows.append((number, dict(zip(header, values, strict=True))))
+            else:
+                self._fault(number, f"expected {len(header)} values, found {len(values)}; put a value with a comma in quotes", decisive=True)
+        if not rows and not self.faults:
+            self.faults.append("expected at least one case, found none; write one line for each image")
+        return rows
 
-    def _case(self, number: int, row: dict[str, str]) -> Case | None:
-        faults = len(self.faults)
-        for column in ("id", "patient", "image"):
+    def _check(self, header: list[str]) -> None:
+        """Faults of the column names; those without which no row can be understood are raised at once."""
+        if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
+            raise RequestError(f"{self.file}: expected commas between columns, found {'semicolons' if ';' in header[0] else 'tabs'}; save it as comma-separated")
+        known = [*REQUIRED, *self.labels, *OPTIONAL]
+        self.faults += [f"no column {name!r}; add it" for name in (*REQUIRED, *self.labels) if name not in header]
+        self.faults += [f"column {name!r} is there {header.count(name)} times; keep one" for name in dict.fromkeys(header) if header.count(name) > 1]
+        if {"split", "fold"} <= set(header):
+            self.faults.append("both a split and a fold column; keep one")
+        undecided = bool(self.faults)
+        self.faults += [f"unknown column {name!r}; {did_you_mean(name, known)}" for name in dict.fromkeys(header) if name not in known]
+        if undecided:
+            raise _refusal(self.path, self.file.name, self.faults)
+        self.part = "split" if "split" in header else "fold" if "fold" in header else None
+
+    def _fault(self, number: int, said: str, decisive: bool = False) -> None:
+        """Keep a fault of a row; after a decisive one, which classes a part lacks cannot be told."""
+        self.faults.append(f"row {number}: {said}")
+        self.parts_and_targets_hold &= not decisive
+
+    def _case(self, number: int, row: dict[str, str]) -> Case:
+        for column in REQUIRED:
             if not row[column]:
-                self.faults.append(f"row {number}: {column} is empty")
-        split, fold = row.get("split") or None, row.get("fold") or None
-        if split is not None and split not in SPLITS:
-            self.faults.append(f"row {number}: split must be train, val or test, found {split!r}")
-        if fold is not None and not fold.isdigit():
-            self.faults.append(f"row {number}: fold must be a whole number, found {fold!r}")
-        if ("split" in row and split is None) or ("fold" in row and fold is None):
-            self.faults.append(f"row {number}: {'split' if 'split' in row else 'fold'} is empty")
-        target = self._target(number, row)
-        sources = self._sources(number, row) if row["image"] else ()
-        if len(self.faults) > faults:
-            return None
+                self._fault(number, f"{column} is empty; fill it in")
+        part = self._part(number, row)
+        split, fold = (cast(Split, part), None) if isinstance(part, str) else (None, part)
         fields = {"spacing": row["spacing"]} if row.get("spacing") else {}
-        return Case(row["id"], row["patient"], {"image": sources}, target, cast(Split | None, split), int(fold) if fold else None, fields)
+        return Case(row["id"], row["patient"], {"image": self._sources(number, row)}, self._target(number, row), split, fold, fields)
+
+    def _part(self, number: int, row: dict[str, str]) -> str | int | None:
+        if self.part is None:
+            return None
+        text = row[self.part]
+        if self.part == "fold":
+            fold = _whole(text)
+            if fold is None:
+                self._fault(number, f"fold must be a whole number from 0 on, found {text!r}; correct it", decisive=True)
+            return fold
+        if text not in SPLITS:
+            self._fault(number, f"split must be train, val or test, found {text!r}; {did_you_mean(text.lower(), list(SPLITS))}", decisive=True)
+        return text
 
     def _target(self, number: int, row: dict[str, str]) -> Any:
         classes = self.manifest.classes
         if self.manifest.multilabel:
-            values = []
-            for name in classes:
-                if row[name] not in ("0", "1", "", "0.0", "1.0"):
-                    self.faults.append(f"row {number}: {name} must be 0, 1 or empty, found {row[name]!r}")
-                values.append(float(row[name]) if row[name] in ("0", "1", "0.0", "1.0") else math.nan)
-            return None if all(math.isnan(value) for value in values) else tuple(values)
+            wrong = [name for name in classes if row[name] not in FLAGS]
+            for name in wrong:
+                self._fault(number, f"{name} must be 0, 1 or empty, found {row[name]!r}; correct it", decisive=True)
+            values = tuple(FLAGS.get(row[name], math.nan) for name in classes)
+            return None if all(map(math.isnan, values)) else values
         label = row["target"]
-        if not label:
+        index = classes.index(label) if label in classes else _whole(label)
+        if label and (index is None or index >= len(classes)):
+            self._fault(number, f"no class {label!r}; {did_you_mean(label, classes)}", decisive=True)
             return None
-        if label in classes:
-            return classes.index(label)
-        if label.isdigit() and int(label) < len(classes):
-            return int(label)
-        self.faults.append(f"row {number}: no class {label!r}; {did_you_mean(label, classes)}")
-        return None
+        return index
 
     def _sources(self, number: int, row: dict[str, str]) -> tuple[Source, ...]:
-        frame = row.get("frame") or None
-        if frame is not None and not frame.isdigit():
-            self.faults.append(f"row {number}: frame must be a whole number, found {frame!r}")
-            frame = None
-        if row.get("spacing"):
-            try:
-                sizes = [float(size) for size in row["spacing"].split()]
-            except ValueError:
-                sizes = []
-            if len(sizes) != 3 or min(sizes) <= 0:
-                self.faults.append(f"row {number}: spacing must be three sizes in mm, \"z y x\", found {row['spacing']!r}")
+        """The channels whose paths are in order."""
+        frame = _whole(row.get("frame", ""))
+        if row.get("frame") and frame is None:
+            self._fault(number, f"frame must be a whole number from 0 on, found {row['frame']!r}; correct it")
+        if row.get("spacing") and not _is_spacing(row["spacing"]):
+            self._fault(number, f'spacing must be three sizes in mm, "z y x", found {row["spacing"]!r}; correct it')
         found = []
-        for text in row["image"].split(";"):
-            name, colon, member = text.strip().rpartition(":/")
+        for text in (part.strip() for part in row["image"].split(";")) if row["image"] else ():
+            match = MEMBER.fullmatch(text)
+            name, member = (match[1], match[2]) if match else (text, None)
             try:
-                path = _inside(self.root, name if colon else text.strip(), f"row {number}: image")
-            except MedprobeError as error:
-                self.faults.append(str(error))
-                continue
-            found.append(Source(path, member if colon else None, (int(frame),) if frame else None))
+                if not name:
+                    raise RequestError(f"expected a path between the semicolons, found none in {row['image']!r}; fill it in")
+                path = _inside(self.root, name, self._real)
+                if ":/" in name:
+                    raise RequestError(f"expected a path, file.h5:/dataset or file.npz:/name, found {text!r}; correct it")
+                found.append(Source(path, member, None if frame is None else (frame,)))
+            except RequestError as error:
+                self._fault(number, f"image: {error}")
         return tuple(found)
 
-    def _across(self, cases: list[Case], rows: list[int]) -> None:
-        """Faults that only several rows show: double ids, patients in two parts, absent classes, uneven channels."""
-        name = "split" if any(case.split for case in cases) else "fold"
-        ids: dict[str, int] = defaultdict(int)
-        parts: dict[str, set] = defaultdict(set)
-        for case in cases:
-            ids[case.id] += 1
-            parts[case.patient].add(getattr(case, name))
-        self.faults += [f"id {name!r} is given {count} times" for name, count in ids.items() if count > 1]
-        self.faults += [f"patient {patient!r} is in {name}s {' and '.join(sorted(map(str, found)))}: give every patient one" for patient, found in parts.items() if len(found) > 1]
-        channels = sorted({len(case.images["image"]) for case in cases})
+    def _across(self, rows: list[tuple[int, dict[str, str]]]) -> None:
+        """Faults that only several rows show: double ids, patients in two parts, uneven channels."""
+        ids: dict[str, list[int]] = defaultdict(list)
+        parts: dict[str, dict[str, int]] = defaultdict(dict)
+        channels: dict[int, int] = {}
+        for number, row in rows:
+            ids[row["id"]].append(number)
+            channels.setdefault(row["image"].count(";") + 1, number)
+            if self.part is not None and row["patient"]:
+                parts[row["patient"]].setdefault(row[self.part], number)
+        self.faults += [f"id {name!r} is in rows {_listed(where)}; give every case its own" for name, where in ids.items() if name and len(where) > 1]
+        for patient, where in parts.items():
+            if len(where) > 1:
+                said = _listed([f"{part!r} (row {number})" for part, number in where.items()])
+                self.faults.append(f"patient {patient!r} is in {self.part}s {said}; give every patient one {self.part}")
         if len(channels) > 1:
-            self.faults.append(f"expected the same number of channels in every row, found {' and '.join(map(str, channels))}")
-        if not self.faults and cases:
-            for part in ("train", "test") if name == "split" else (None,):
-                present = self._present([case for case in cases if part is None or case.split == part])
-                absent = [label for label in self.manifest.classes if label not in present]
-                if absent:
-                    self.faults.append(f"no case {'in ' + part + ' ' if part else ''}has class {', '.join(absent)}")
+            said = _listed([f"{count} (row {number})" for count, number in sorted(channels.items())])
+            self.faults.append(f"expected the same number of channels in every row, found {said}; correct the image column")
 
-    def _present(self, cases: list[Case]) -> set[str]:
-        targets = [case.target for case in cases if case.target is not None]
-        if self.manifest.multilabel:
-            return {name for place, name in enumerate(self.manifest.classes) if any(target[place] == 1 for target in targets)}
-        return {self.manifest.classes[target] for target in targets}
+    def _absences(self, cases: list[Case]) -> None:
+        """Classes that cannot be learnt or scored, and folds that are none."""
+        for part in ("train", "test") if self.part == "split" else (None,):
+            targets = [case.target for case in cases if case.target is not None and part in (None, case.split)]
+            if self.manifest.multilabel:
+                absent = [name for place, name in enumerate(self.manifest.classes) if not any(target[place] == 1 for target in targets)]
+            else:
+                absent = [name for place, name in enumerate(self.manifest.classes) if place not in targets]
+            if absent and cases:
+                where = f" in {part}" if part else ""
+                self.faults.append(f"no case{where} has class {', '.join(absent)}; add some, or leave the class out")
+        folds = sorted({case.fold for case in cases if case.fold is not None})
+        if self.part == "fold" and cases and (folds != list(range(len(folds))) or len(folds) < 2):
+            self.faults.append(f"folds must be 0, 1, ... without a gap and two at least, found {', '.join(map(str, folds))}; number them so")
+
+
+def _whole(text: str) -> int | None:
+    """The whole number a cell holds; spreadsheets write 1.0 in columns with empty cells."""
+    return int(float(text)) if re.fullmatch(r"\d{1,9}(\.0+)?", text, re.ASCII) else None
+
+
+def _is_spacing(text: str) -> bool:
+    try:
+        sizes = [float(size) for size in text.split()]
+    except ValueError:
+        return False
+    return len(sizes) == 3 and all(math.isfinite(size) and size > 0 for size in sizes)
+
+
+def _listed(things: Sequence[Any], shown: int = 5) -> str:
+    """`2, 5 and 9`."""
+    texts = [str(thing) for thing in things[:shown]]
+    if len(things) > shown:
+        return ", ".join(texts) + f" and {len(things) - shown} more"
+    return " and ".join(filter(None, (", ".join(texts[:-1]), texts[-1])))

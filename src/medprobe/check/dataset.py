@@ -1,0 +1,158 @@
+"""Does a dataset on disk keep what its page promises? Run on every registered dataset by our tests, and by anyone on their own."""
+
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from medprobe.check.encoder import Finding
+from medprobe.datasets._layout import checksum, fingerprint
+from medprobe.errors import MedprobeError
+from medprobe.features.digests import Digests
+from medprobe.imaging import recipes
+from medprobe.run.plan import default_cache
+from medprobe.run.progress import reporting
+from medprobe.run.splits import shared_patients
+from medprobe.types import Case, Dataset
+
+SAMPLED = 16
+"""How many images are decoded, evenly over the cases."""
+
+
+def check_dataset(dataset: Dataset, root: Path) -> list[Finding]:
+    """All findings, in a fixed order; the copy under `root` is sound when every one is ok.
+
+    Reads the bytes of every image once (remembered in the cache) and decodes a few. MissingError and RequestError of the
+    reader pass through: a partial download has nothing to check.
+    """
+    cases = list(dataset.cases(root))
+    found = counts_of(cases)
+    return [
+        _counts(dataset, cases, found),
+        *_checksums(dataset, cases, found),
+        _ids(cases),
+        _patients(dataset, cases),
+        _classes(dataset, cases),
+        _files(cases),
+        _decoding(dataset, cases),
+        _fingerprint(cases),
+        Finding("licence", True, dataset.licence),
+        Finding("source", True, dataset.source),
+        Finding("citation", True, dataset.citation),
+        *([Finding("note", True, dataset.note)] if dataset.note else []),
+    ]
+
+
+def counts_of(cases: Sequence[Case]) -> dict[str, int]:
+    """Cases per `train|val|test`, or per `fold0`, `fold1`, ...; under `cases` where they have neither."""
+    order = ("train", "val", "test")
+    counts = Counter(_part(case) for case in cases)
+    return dict(sorted(counts.items(), key=lambda item: (order.index(item[0]) if item[0] in order else 3, item[0])))
+
+
+def _part(case: Case) -> str:
+    return case.split or ("cases" if case.fold is None else f"fold{case.fold}")
+
+
+def _counts(dataset: Dataset, cases: Sequence[Case], found: Mapping[str, int]) -> Finding:
+    unlabelled = sum(case.target is None for case in cases)
+    said = _written(found) + (f"; {unlabelled} unlabelled" if unlabelled else "")
+    if not dataset.counts or found == dict(dataset.counts):
+        return Finding("counts", bool(cases), said + (", as released" if dataset.counts else ""))
+    if found == _twin_counts(dataset):
+        return Finding("counts", True, f"{said}: the synthetic twin, where the release has {_written(dataset.counts)}")
+    return Finding(
+        "counts",
+        False,
+        f"expected {_written(dataset.counts)}, found {said}; the download may be partial, or the release has changed",
+    )
+
+
+def _written(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{part} {count:,}" for part, count in counts.items()) or "no cases"
+
+
+def _twin_counts(dataset: Dataset) -> dict[str, int] | None:
+    """What the dataset's own twin holds; None where it has none, or cannot be written for want of an optional library."""
+    if dataset.twin is None:
+        return None
+    logging.disable(logging.WARNING)  # what the reader has to say of the twin is no news
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            dataset.twin(Path(folder), np.random.default_rng(0))
+            return counts_of(list(dataset.cases(Path(folder))))
+    except MedprobeError:
+        return None
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _checksums(dataset: Dataset, cases: Sequence[Case], found: Mapping[str, int]) -> list[Finding]:
+    """The ids of each part against the release; only where the counts are the release's."""
+    if not dataset.checksums or found != dict(dataset.counts):
+        return []
+    wrong = [part for part, known in dataset.checksums.items() if checksum(case.id for case in cases if _part(case) == part) != known]
+    return [Finding("split", not wrong, f"other cases than released in {', '.join(wrong)}; fetch the lists and labels again" if wrong else "the cases of every part are those released")]
+
+
+def _ids(cases: Sequence[Case]) -> Finding:
+    doubles = [name for name, count in Counter(case.id for case in cases).items() if count > 1]
+    return Finding("ids", not doubles, f"{len(doubles)} ids occur twice, first {doubles[0]}" if doubles else f"{len(cases):,} different ids")
+
+
+def _patients(dataset: Dataset, cases: Sequence[Case]) -> Finding:
+    count = len({case.patient for case in cases})
+    leaks = [f"{len(patients)} between {pair} (first {patients[0]})" for pair, patients in shared_patients(cases).items()]
+    said = f"{count:,} patients, {'shared: ' + ', '.join(leaks) if leaks else 'none in two parts'}"
+    if dataset.official_leak:
+        return Finding("patients", True, f"{said}; warning, the official split leaks: {dataset.official_leak}")
+    return Finding("patients", not leaks, said + ("; give every patient one part" if leaks else ""))
+
+
+def _classes(dataset: Dataset, cases: Sequence[Case]) -> Finding:
+    """Every class is needed where models train and where they are scored; validation may do without."""
+    lacking = []
+    for part in sorted({_part(case) for case in cases} - {"val"}):
+        present = {place for case in cases if _part(case) == part for place in _present(dataset, case)}
+        absent = [name for place, name in enumerate(dataset.classes) if place not in present]
+        lacking += [f"{part} lacks {', '.join(absent)}"] if absent else []
+    return Finding("classes", not lacking, "; ".join(lacking) or f"all {len(dataset.classes)} in every part to train or test")
+
+
+def _present(dataset: Dataset, case: Case) -> list[int]:
+    targets = () if case.target is None else case.target if dataset.unit == "plane" else (case.target,)
+    if dataset.multilabel:
+        return [place for target in targets for place, value in enumerate(target) if value == 1]
+    return list(targets)
+
+
+def _files(cases: Sequence[Case]) -> Finding:
+    paths = sorted({source.path for case in cases for sources in case.images.values() for source in sources})
+    missing = [path for path in paths if not path.exists()]
+    return Finding("files", not missing, f"{len(missing):,} of {len(paths):,} are missing, first {missing[0]}" if missing else f"{len(paths):,} are there")
+
+
+def _decoding(dataset: Dataset, cases: Sequence[Case]) -> Finding:
+    chosen = [cases[place] for place in np.unique(np.linspace(0, len(cases) - 1, SAMPLED).astype(int))] if cases else []
+    faults, shapes = [], set()
+    for case in chosen:
+        for sources in case.images.values():
+            try:
+                planes = recipes.planes(sources, window=dataset.recipe, size=None, stop=1, crop=dataset.crop, colour=1 if dataset.grey else None)
+                shapes.add(planes.frame.shape)
+            except MedprobeError as error:
+                faults.append(str(error))
+    sides = " and ".join(f"{height}x{width}" for height, width in (sorted(shapes) if len(shapes) < 3 else (min(shapes), max(shapes))))
+    return Finding("images", not faults, f"{len(faults)} of {len(chosen)} tried cannot be read, first: {faults[0]}" if faults else f"{len(chosen)} tried, all readable, {sides} pixels")
+
+
+def _fingerprint(cases: Sequence[Case]) -> Finding:
+    paths = {source.path for case in cases for sources in case.images.values() for source in sources}
+    with reporting() as progress:
+        digests = Digests(default_cache()).of(paths, progress)
+    unread = sorted(path for path in paths if path not in digests)
+    said = f"{len(unread)} files cannot be read, first {unread[0]}" if unread else fingerprint(cases, digests)
+    return Finding("fingerprint", not unread, said)
