@@ -68,10 +68,10 @@ def write_video(tmp_path: Path) -> Callable[..., Path]:
     """Grey values, one per frame, to a video; every `key`-th frame is a key frame."""
     av = pytest.importorskip("av")
 
-    def write(values: list[int], name: str = "video.mp4", *, codec: str = "libx264", key: int = 10, size: tuple[int, int] = (48, 64), movflags: str = "") -> Path:
+    def write(values: list[int], name: str = "video.mp4", *, codec: str = "libx264", key: int = 10, size: tuple[int, int] = (48, 64), movflags: str = "", options: dict[str, str] | None = None) -> Path:
         path = tmp_path / name
         with av.open(str(path), "w", options={"movflags": movflags} if movflags else {}) as container:
-            stream = container.add_stream(codec, rate=25)
+            stream = container.add_stream(codec, rate=25, options=options or {})
             stream.height, stream.width, stream.pix_fmt, stream.gop_size = *size, "yuvj420p" if codec == "mjpeg" else "yuv420p", key
             for value in values:
                 frame = np.full((*size, 3), value, np.uint8)

@@ -116,11 +116,23 @@ def test_nan_and_infinity_are_refused(write, refused, value: float) -> None:
     assert "NaN or infinite" in refused(source.path, member=source.member)
 
 
+class _Trap:
+    """Whoever unpickles this leaves a file behind."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
 def test_pickled_objects_are_never_loaded(tmp_path: Path, refused) -> None:
-    np.save(tmp_path / "a.npy", np.array([{}], object), allow_pickle=True)
+    pickled = np.array([[_Trap(tmp_path / "mark")]], object)
+    np.save(tmp_path / "a.npy", pickled, allow_pickle=True)
     refused(tmp_path / "a.npy")
-    np.savez(tmp_path / "a.npz", image=np.array([{}], object))
+    np.savez(tmp_path / "a.npz", image=pickled)
     refused(tmp_path / "a.npz", member="image")
+    assert not (tmp_path / "mark").exists()
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a.h5"])

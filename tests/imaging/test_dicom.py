@@ -52,7 +52,7 @@ def test_a_voi_table_is_applied(write_dicom) -> None:
     item = pydicom.Dataset()
     item.LUTDescriptor, item.LUTData = [4096, 0, 12], [4095 - value for value in range(4096)]
     item["LUTDescriptor"].VR = item["LUTData"].VR = "US"
-    raw = read(write_dicom(PIXELS, bits=12, VOILUTSequence=[item]))
+    raw = read(write_dicom(PIXELS, bits=12, VOILUTSequence=[item], WindowCenter="40", WindowWidth="400"))
     assert np.array_equal(raw.pixels[0, 0], 4095 - PIXELS)
     assert raw.full_range == (0, 4095)
 

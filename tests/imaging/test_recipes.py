@@ -93,7 +93,7 @@ def test_real_pictures_equal_pillow(samples: Path, folder: str) -> None:
 
 def test_torchvision_shares_the_resize_and_the_centre_crop(tmp_path: Path) -> None:
     transforms = pytest.importorskip("torchvision.transforms.v2.functional")
-    for height, width in ((70, 90), (91, 64), (65, 64), (64, 67), (33, 100)):
+    for height, width in ((70, 90), (91, 64), (65, 64), (64, 67), (33, 100), (32, 39)):
         image = Image.fromarray(RNG.integers(0, 256, (height, width), dtype=np.uint8))
         image.save(tmp_path / "a.png")
         resized = transforms.resize(image, [32], interpolation=transforms.InterpolationMode.BICUBIC)
@@ -173,6 +173,21 @@ def test_a_constant_plane_stays_constant(tmp_path: Path, value, height: int, wid
     pixels = full(npy(tmp_path, image), size=(rows, columns), fit_rule=rule, resize=resize).pixels
     assert pixels.shape == (1, 1, rows, columns)
     assert (pixels == value).all() if isinstance(value, int) else np.abs(pixels - value).max() < 1e-5
+
+
+@laws
+@given(image=arrays(np.float32, st.tuples(sides, sides), elements=st.sampled_from([0, 0.5, 1])), rows=sides, columns=sides, rule=st.sampled_from(recipes.FIT_RULES), resize=st.sampled_from(get_args(recipes.Resize)))
+def test_no_filter_leaves_zero_to_one(tmp_path: Path, image: np.ndarray, rows: int, columns: int, rule, resize) -> None:
+    pixels = full(npy(tmp_path, image), size=(rows, columns), fit_rule=rule, resize=resize).pixels
+    assert pixels.min() >= 0
+    assert pixels.max() <= 1
+
+
+def test_bicubic_overshoot_at_an_edge_is_cut(tmp_path: Path) -> None:
+    edge = np.repeat(np.float32([0, 0, 1, 1]), 4)[None].repeat(4, axis=0)
+    reference = np.asarray(Image.fromarray(edge).resize((40, 4), Image.Resampling.BICUBIC))
+    assert reference.max() > 1.01
+    assert np.array_equal(full(npy(tmp_path, edge), size=(4, 40)).pixels[0, 0], np.clip(reference, 0, 1))
 
 
 @pytest.mark.parametrize(("option", "near"), [({"fit_rule": "squish"}, "squash"), ({"resize": "bicubc"}, "bicubic"), ({"window": "lungs"}, "lung")])

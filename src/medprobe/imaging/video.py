@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,9 +32,20 @@ def _av() -> Any:
     return av
 
 
+class _Packet(NamedTuple):
+    """What is kept of a packet: a whole video in memory would be too much."""
+
+    pts: int | None
+    dts: int | None
+    key: bool
+    discard: bool
+    corrupt: bool
+
+
 @dataclass(frozen=True)
 class _Index:
-    """Presentation times in order, and the places of the key frames; no times where a container has none."""
+    """Presentation times in order, and the places of the key frames; no times where a container has none (AVI with
+    frames out of order): its frames are counted from the first."""
 
     total: int
     times: np.ndarray | None
@@ -54,12 +65,13 @@ def _index(path: Path, changed: int) -> _Index:
     with _av().open(str(path)) as container:
         stream = _stream(container, path)
         check_size(path, stream.height, stream.width)
-        packets = [(packet.pts, packet.is_keyframe, packet.is_discard, packet.is_corrupt) for packet in container.demux(stream) if packet.size]
+        packets = [_Packet(each.pts, each.dts, each.is_keyframe, each.is_discard, each.is_corrupt) for each in container.demux(stream) if each.size]
+        guessed = container.format.name == "avi" and any(packet.pts != packet.dts for packet in packets)
         end = max((entry.pos + entry.size for entry in getattr(stream, "index_entries", ())), default=0)
-    if end > path.stat().st_size or any(corrupt for *_, corrupt in packets):
+    if end > path.stat().st_size or any(packet.corrupt for packet in packets):
         raise CaseError(f"{path}: expected a whole video, found it cut short after {len(packets)} frames; fetch it again")
-    packets = [packet for packet in packets if not packet[2]]  # frames that an edit list leaves out
-    shown = sorted((pts, key) for pts, key, *_ in packets if pts is not None)
+    packets = [packet for packet in packets if not packet.discard]  # an edit list leaves frames out
+    shown = sorted((packet.pts, packet.key) for packet in packets if packet.pts is not None and not guessed)
     times = np.array([pts for pts, _ in shown])
     if len(shown) == len(packets) == len(np.unique(times)):
         return _Index(len(shown), times, tuple(place for place, (_, key) in enumerate(shown) if key))
