@@ -265,13 +265,14 @@ class Table:
     def _across(self, rows: list[tuple[int, dict[str, str]]]) -> None:
         """Faults that only several rows show: double ids, patients in two parts, uneven channels."""
         ids: dict[str, list[int]] = defaultdict(list)
-        parts: dict[str, dict[str, int]] = defaultdict(dict)
+        parts: dict[str, dict[str | int | None, int]] = defaultdict(dict)
         channels: dict[int, int] = {}
         for number, row in rows:
             ids[row["id"]].append(number)
             channels.setdefault(row["image"].count(";") + 1, number)
             if self.part is not None and row["patient"]:
-                parts[row["patient"]].setdefault(row[self.part], number)
+                part = row[self.part] if self.part == "split" else _whole(row[self.part])
+                parts[row["patient"]].setdefault(part, number)
         self.faults += [f"id {name!r} is in rows {_listed(where)}; give every case its own" for name, where in ids.items() if name and len(where) > 1]
         for patient, where in parts.items():
             if len(where) > 1:
