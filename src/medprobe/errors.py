@@ -11,6 +11,8 @@ class MedprobeError(Exception):
     """Base of all errors medprobe raises on purpose; uncaught in a cell it marks that cell failed (status 1)."""
 
     exit_status = 1
+    faults: "list[MedprobeError]"
+    """Set on an error that stands for several."""
 
 
 class RequestError(MedprobeError):
@@ -58,5 +60,5 @@ class Faults:
         kind = RequestError if any(isinstance(error, RequestError) for error in self.found) else MissingError
         listed = "\n".join(f"  {number}. {error}" for number, error in enumerate(self.found, 1))
         together = kind(f"{len(self.found)} things must change before this can run:\n{listed}")
-        together.faults = self.found  # type: ignore[attr-defined]
+        together.faults = self.found
         raise together

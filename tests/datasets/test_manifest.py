@@ -198,30 +198,30 @@ def test_the_table_of_cases_must_be_inside_too(tmp_path: Path, name: str) -> Non
 # ------------------------------------------------------------------------------------ the table
 
 
-@pytest.mark.trap("issue bad input: label outside the vocabulary")
+@pytest.mark.trap("bad input: label outside the vocabulary")
 def test_a_label_outside_the_vocabulary_names_its_row_and_the_nearest_class(tmp_path: Path) -> None:
     assert "row 3: no class 'dgo'; did you mean dog?" in refusal(write(tmp_path, edited("b.png,dog", "b.png,dgo")))
     assert "row 3: no class '2'" in refusal(write(tmp_path, edited("b.png,dog", "b.png,2")))
     assert "row 3: no class '-1'" in refusal(write(tmp_path, edited("b.png,dog", "b.png,-1")))
 
 
-@pytest.mark.trap("issue bad input: duplicate id")
+@pytest.mark.trap("bad input: duplicate id")
 def test_an_id_that_occurs_twice_is_named_with_its_rows(tmp_path: Path) -> None:
     assert "id '1' is in rows 2 and 4" in refusal(write(tmp_path, edited("3,p2", "1,p2")))
 
 
-@pytest.mark.trap("issue bad input: patient in two splits")
+@pytest.mark.trap("bad input: patient in two splits")
 def test_a_patient_in_two_splits_is_named_with_rows(tmp_path: Path) -> None:
     assert "patient 'p1' is in splits 'train' (row 2) and 'test' (row 4)" in refusal(write(tmp_path, edited("3,p2", "3,p1")))
 
 
-@pytest.mark.trap("issue bad input: patient in two folds")
+@pytest.mark.trap("bad input: patient in two folds")
 def test_a_patient_in_two_folds_is_named(tmp_path: Path) -> None:
     said = refusal(write(tmp_path, MULTILABEL.replace("3,p2", "3,p1"), multilabel="true"))
     assert "patient 'p1' is in folds 0 (row 2) and 1 (row 4)" in said
 
 
-@pytest.mark.trap("issue bad input: class absent from train or test")
+@pytest.mark.trap("bad input: class absent from train or test")
 @pytest.mark.parametrize(("line", "by", "part"), [("b.png,dog", "b.png,cat", "train"), ("d.png,dog", "d.png,cat", "test")])
 def test_a_class_absent_from_train_or_test_is_named(tmp_path: Path, line: str, by: str, part: str) -> None:
     assert f"no case in {part} has class dog" in refusal(write(tmp_path, edited(line, by)))
@@ -240,7 +240,7 @@ def test_folds_must_count_from_0_without_a_gap(tmp_path: Path) -> None:
         assert "folds must be 0, 1, ... without a gap" in refusal(write(tmp_path, table))
 
 
-@pytest.mark.trap("issue bad input: a manifest path that leaves its folder")
+@pytest.mark.trap("bad input: a manifest path that leaves its folder")
 @pytest.mark.parametrize("text", ["../secret.png", "images/../../secret.png", "images/..", "images/out.png", "linked/secret.png"])
 def test_a_path_that_leaves_the_folder_is_refused(tmp_path: Path, text: str) -> None:
     folder = tmp_path / "data"
@@ -266,7 +266,7 @@ def test_a_link_that_stays_inside_is_fine(tmp_path: Path) -> None:
     assert len(cases(write(tmp_path, edited("images/b.png", "images/link.png")))) == 4
 
 
-@pytest.mark.trap("issue bad input: missing images (count and first names)")
+@pytest.mark.trap("bad input: missing images (count and first names)")
 def test_missing_images_alone_are_status_3_with_count_and_first_names(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match=r"toy: 2 of 4 files are missing .*first images/c\.png, images/d\.png") as raised:
         load_manifest(write(tmp_path, images="ab"))

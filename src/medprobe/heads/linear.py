@@ -175,10 +175,11 @@ def train_together(
     saved = time.monotonic()
 
     per_epoch = math.ceil(n / head.batch_size)
+    space = torch.empty(min(n, head.batch_size), dim, device=device)
     for epoch in range(begun, head.epochs):
         order = torch.as_tensor(np.random.default_rng([ctx.seed, 1, epoch]).permutation(n), device=device)
         for step, index in enumerate(order.split(head.batch_size), start=epoch * per_epoch):
-            rows = features.index_select(0, index)
+            rows = torch.index_select(features, 0, index, out=space[: len(index)])
             logits = torch.addmm(bias, rows, weight.T).view(len(index), many, outputs)
             residual = logits.softmax(dim=2) if head.loss == "ce" else logits.sigmoid_()
             residual.sub_(target.index_select(0, index)[:, None])
@@ -191,7 +192,7 @@ def train_together(
             torch.mm(residual.T, rows, out=weight_gradient)
             torch.sum(residual, dim=0, out=bias_gradient)
             cosine = 0.5 * (1 + math.cos(math.pi * step / (per_epoch * head.epochs)))
-            update(values, gradient, moments, rate * cosine, head.weight_decay, step + 1)
+            update(values, gradient, moments, rate, cosine, head.weight_decay, step + 1)
 
         for probe, curve in enumerate(curves):
             if monitor is None:
@@ -217,21 +218,21 @@ def train_together(
     return fitted
 
 
-def _adamw(values: Any, gradient: Any, moments: list[Any], rate: Any, decay: float, step: int) -> None:
-    """One step of `torch.optim.AdamW`, with a learning rate for each parameter. `step` counts from 1."""
+def _adamw(values: Any, gradient: Any, moments: list[Any], rate: Any, share: float, decay: float, step: int) -> None:
+    """One step of `torch.optim.AdamW`; each parameter has its learning rate, `share` of which is due. From step 1."""
     mean, square = moments
-    values.mul_(1 - rate * decay)
+    values.addcmul_(values, rate, value=-share * decay)
     mean.lerp_(gradient, 0.1)
     square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-    root = square.sqrt().div_(math.sqrt(1 - 0.999**step)).add_(1e-8)
-    values.sub_(rate.div_(1 - 0.9**step).mul_(mean).div_(root))
+    change = square.sqrt().div_(math.sqrt(1 - 0.999**step)).add_(1e-8)
+    values.addcmul_(mean / change, rate, value=-share / (1 - 0.9**step))
 
 
-def _sgd(values: Any, gradient: Any, moments: list[Any], rate: Any, decay: float, step: int) -> None:
-    """One step of `torch.optim.SGD` with momentum 0.9, with a learning rate for each parameter."""
+def _sgd(values: Any, gradient: Any, moments: list[Any], rate: Any, share: float, decay: float, step: int) -> None:
+    """One step of `torch.optim.SGD` with momentum 0.9; each parameter has its learning rate, `share` of which is due."""
     (velocity,) = moments
     velocity.mul_(0.9).add_(gradient.add_(values, alpha=decay))
-    values.sub_(rate.mul_(velocity))
+    values.addcmul_(velocity, rate, value=-share)
 
 
 HEADS.register("linear")(LinearProbe)

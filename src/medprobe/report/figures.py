@@ -17,7 +17,7 @@ def figures(tree: Tree) -> Iterator[tuple[str, str, Any]]:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    style: Any = {"font.family": "sans-serif", "font.size": 9, "axes.edgecolor": SOFT, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "svg.hashsalt": "medprobe", "axes.spines.top": False, "axes.spines.right": False}
+    style: Any = {"font.family": "sans-serif", "font.size": 9, "axes.edgecolor": SOFT, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "svg.hashsalt": "medprobe", "text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False}
     with matplotlib.rc_context(style):
         yield "scores", "Main score of each model with its 95 % interval over patients; controls are hollow.", _intervals(tree)
         yield "heatmap", "Main score of every model on every task; hatched cells were not run, crossed ones failed.", _heatmap(tree)

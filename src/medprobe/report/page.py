@@ -74,7 +74,7 @@ def _figure(name: str, caption: str, figure: Any, out: Path) -> dict[str, str]:
         write_atomically(out / "figures" / f"{name}.{suffix}", buffer.getvalue())
         if suffix == "svg":
             text = buffer.getvalue().decode()
-    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'(id="|#)(?=[A-Za-z_])', rf"\g<1>{name}-", re.sub(r"#([0-9a-fA-F]{6})\b", r"&hash;\1", text)).replace("&hash;", "#")
     return {"caption": caption, "svg": text}
 

@@ -1,0 +1,140 @@
+"""The report: from result files alone, flags where a control is not beaten, nothing hidden, nothing executed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medprobe.errors import RequestError
+from medprobe.registry import DATASETS
+from medprobe.report.compare import comparisons
+from medprobe.report.page import write_report
+from medprobe.report.published import TOLERANCE, published, verdict
+from medprobe.report.read import read_tree
+from medprobe.report.tables import Sheet, latex, markdown
+from medprobe.run import results
+from medprobe.types import Task
+
+CLASSES = ["no", "yes"]
+
+
+def write_cell(out: Path, model: str, skill: float, head: str = "logreg", fold: int | None = None, seed: int = 0, **more) -> None:  # type: ignore[no-untyped-def]
+    """A finished cell whose scores separate the classes by `skill` standard deviations; equal patients for all models."""
+    target = np.arange(80) % 2
+    rng = np.random.default_rng([fold or 0, 5])
+    noise = rng.normal(size=80)
+    prob = 1 / (1 + np.exp(-(skill * (target - 0.5) + noise)))
+    ids = np.array([f"c{fold}-{n}" for n in range(80)])
+    predictions = results.Predictions(ids, np.array([f"p{n // 2}" for n in range(80)]), target, np.stack([1 - prob, prob], axis=1))
+    path = out / "results" / results.stem("toy", head, model, more.get("options", {}), seed, fold)
+    predictions.save(path, CLASSES)
+    scores = results.stats.combine_folds([predictions.measure(CLASSES, False, "case")], resamples=100)
+    write_document(path, model, head, fold, seed, {"status": "done", "scores": results.scores_json(scores), "validation": "given", **more})
+
+
+def write_document(path: Path, model: str, head: str, fold: int | None, seed: int, more: dict) -> None:
+    document = {
+        "schema": 1, "key": "k", "facts": {}, "options": {}, "warnings": [], "seed": seed, "fold": fold,
+        "task": {"name": f"toy/{head}", "dataset": "toy", "head": head, "kind": "classification", "config": Task("toy", head).config(), "classes": CLASSES, "multilabel": False, "unit": "case", "n_cases": 80, "counts": {}, "licence": "none"},
+        "model": {"name": model, "spec": model, "params": 5, "dim": 3, "image_size": 64, "random": False, "control": model in ("pixels", "mean-rgb"), "licence": None},
+        "provenance": {"medprobe": "0.1.0", "weights_sha256": "0" * 64, "dataset_fingerprint": "f" * 64, "libraries": {}, "device": "cpu", "written": "2026-01-01T00:00:00Z"},
+    }  # fmt: skip
+    results.write_result(path, {**document, **more})
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Two models and a control on two folds; one failed cell, one missing, one damaged file."""
+    for fold in (0, 1):
+        write_cell(tmp_path, "good", 4.0, fold=fold)
+        write_cell(tmp_path, "weak", 0.4, fold=fold)
+        write_cell(tmp_path, "pixels", 1.5, fold=fold)
+    write_cell(tmp_path, "good", 3.0, head="knn", fold=0)
+    write_document(tmp_path / "results" / results.stem("toy", "knn", "weak", {}, 0, 0), "weak", "knn", 0, 0, {"status": "failed", "error": {"type": "CaseError", "message": "no <b>luck</b>"}})
+    for folder in (tmp_path / "results/toy").glob("*/*"):
+        results.write_summary(folder)
+    (tmp_path / "results/toy/logreg/good/seed9.json").write_text("{not json")
+    return tmp_path
+
+
+def test_only_models_not_above_the_best_control_are_flagged(out: Path) -> None:
+    summary = write_report(out)
+    assert len(summary.flags) == 1
+    assert summary.flags[0].startswith("weak is below the control pixels on toy/logreg: auroc difference -")
+    page = (out / "report/index.html").read_text()
+    assert "weak is below the control pixels" in page
+    assert (summary.failed, summary.unreadable) == (1, ["toy/logreg/good/seed9.json"])
+    assert "pixels on toy/knn" in page
+    assert "no &lt;b&gt;luck&lt;/b&gt;" in page
+
+
+def test_the_page_needs_no_other_file_and_no_network(out: Path) -> None:
+    write_report(out)
+    page = (out / "report/index.html").read_text()
+    assert "<link" not in page
+    assert "<script" not in page
+    assert 'src="http' not in page
+    assert page.count("<svg") == 2
+    for name in ("figures/scores.svg", "figures/heatmap.png", "tables/scores.csv", "tables/scores-toy-logreg.tex", "report.json"):
+        assert (out / "report" / name).stat().st_size > 0
+    json.loads((out / "report/report.json").read_text())
+
+
+def test_equal_results_give_equal_files(out: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_report(out, tmp_path / name)
+    one, two = ({path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*") if path.is_file()} for name in ("a", "b"))
+    assert one == two
+
+
+def test_differences_are_paired_and_corrected(out: Path) -> None:
+    rows = {row["model"]: row for row in comparisons(out, "pixels")}
+    assert rows["good"]["low"] > 0
+    assert rows["weak"]["high"] < 0
+    assert all(row["p_holm"] >= row["p"] for row in rows.values())
+    with pytest.raises(RequestError, match="did you mean pixels"):
+        comparisons(out, "pixel")
+
+
+def test_odd_names_are_text_wherever_they_stand(tmp_path: Path) -> None:
+    name = "<img src=x onerror=alert(1)>|$\\input{x}$"
+    write_cell(tmp_path, name, 1.0)
+    results.write_summary(next((tmp_path / "results/toy/logreg").iterdir()))
+    write_report(tmp_path)
+    assert "<img src=x" not in (tmp_path / "report/index.html").read_text()
+    sheet = Sheet("s", "s", ("model",), ((name,),))
+    assert r"\|" in markdown(sheet)
+    assert r"\textbackslash{}input" in latex(sheet)
+
+
+def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="expected the results of a run"):
+        write_report(tmp_path)
+
+
+def test_a_verdict_is_given_only_where_the_question_is_the_same(out: Path) -> None:
+    assert len(published()) == 911
+    row = read_tree(out).get("toy/logreg", "good")
+    assert row is not None
+    row.task["config"]["image_size"] = 64  # type: ignore[index]
+    score = {"value": 0.8, "low": 0.75, "high": 0.85}
+    assert verdict(row, score, 0.84, "2", "auc") == "reproduced"
+    assert verdict(row, score, 0.85 + TOLERANCE["2"], "2", "auc").startswith("differs by -0.06")
+    row.model["random"] = True  # type: ignore[index]
+    assert verdict(row, score, 0.8, "2", "auc") == "no verdict: random weights"
+    assert verdict(None, None, 0.8, "2", "auc") == "not run"
+
+
+def test_a_report_imports_no_torch(out: Path) -> None:
+    script = f"import sys\nfrom pathlib import Path\nfrom medprobe.report.page import write_report\nwrite_report(Path({str(out)!r}))\nassert 'torch' not in sys.modules and 'timm' not in sys.modules\n"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_every_published_dataset_we_have_is_found_in_the_published_table() -> None:
+    from medprobe.report.published import DATASETS as NAMES
+
+    assert set(NAMES) <= set(DATASETS.names())
+    assert set(NAMES.values()) <= {row["dataset"] for row in published()}

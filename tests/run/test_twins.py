@@ -1,0 +1,44 @@
+"""The twins of the four datasets through `check dataset` and `run`, by their official layouts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import medprobe as mp
+from medprobe.check.dataset import check_dataset
+from medprobe.datasets._layout import locate
+from medprobe.registry import DATASETS
+
+NAMES = ("autolaparo", "kvasir-capsule", "nih14", "rsna")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.filterwarnings("ignore")
+def test_a_twin_passes_its_check_and_runs(tmp_path: Path, name: str) -> None:
+    if name == "rsna":
+        pytest.importorskip("pydicom")
+    dataset = DATASETS.get(name)
+    assert dataset.twin is not None
+    folder = tmp_path / "data" / (dataset.folders[0] if dataset.folders else name)
+    folder.mkdir(parents=True)
+    dataset.twin(folder, np.random.default_rng(0))
+    assert [finding for finding in check_dataset(dataset, locate(dataset, tmp_path / "data")) if not finding.ok] == []
+    found = mp.evaluate("pixels", f"{name}/linear,{name}/constant", tmp_path / "data", tmp_path / "out", cache=tmp_path / "cache")
+    folds = 2 if name == "kvasir-capsule" else 1
+    assert len(found.results) == 2 * folds
+    main = found.results[0]["task"]["config"]["main"]
+    score = found.scores[f"{name}/linear"]["pixels"][main]
+    assert 0 <= score["value"] <= 1
+    assert score["n_cases"] > 0
+    assert all(result["cases"]["train"] and result["cases"]["test"] for result in found.results)
+
+
+def test_the_same_seed_twice_gives_identical_scores(tmp_path: Path) -> None:
+    dataset = DATASETS.get("phantom-xray")
+    assert dataset.twin is not None
+    dataset.twin(tmp_path / "phantom-xray", np.random.default_rng(0))
+    options = {"limit": 40, "image_size": 32, "seeds": (3,)}
+    one, two = (mp.evaluate("random:timm:resnet10t", "phantom-xray/linear", tmp_path, tmp_path / out, cache=tmp_path / f"cache-{out}", **options) for out in ("a", "b"))
+    assert one.results[0]["scores"] == two.results[0]["scores"]
+    assert one.results[0]["key"] == two.results[0]["key"]
