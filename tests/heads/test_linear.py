@@ -140,6 +140,17 @@ def test_same_seed_gives_the_same_bits_and_another_does_not(rng, samples_of, rec
     assert (one.tensors["weight"] != other.tensors["weight"]).any()
 
 
+def test_read_only_features_are_fitted_without_a_warning(rng, samples_of, recorded, monkeypatch):
+    x, z = noisy(rng, 100, 6, 3)
+    part = samples_of(x, z.argmax(1))
+    expected = LinearProbe(epochs=2).fit(part, None, recorded.context())
+    locked = x.copy()
+    locked.setflags(write=False)
+    monkeypatch.setattr(type(part), "pooled", lambda self, pooling: locked)
+    got = LinearProbe(epochs=2).fit(part, None, recorded.context())
+    np.testing.assert_array_equal(got.tensors["weight"], expected.tensors["weight"])
+
+
 def test_best_epoch_is_kept_and_the_earlier_of_equals(rng, samples_of, recorded):
     x, z = noisy(rng, 100, 6, 3)
     part = samples_of(x, z.argmax(1))

@@ -40,7 +40,8 @@ def read_features(head: str, part: str, samples: Samples, ctx: Context, dim: int
 
     Raises MedprobeError with the number of non-finite values, RequestError when D differs.
     """
-    x = np.asarray(samples.pooled(ctx.pooling), dtype=np.float32)
+    # In memory and writable, which torch asks for: samples may hand out a read-only map of a file.
+    x = np.require(samples.pooled(ctx.pooling), dtype=np.float32, requirements=["C", "W"])
     if dim is not None and x.shape[1] != dim:
         raise RequestError(
             f"{head}: fitted on features of {dim} values, found {x.shape[1]}; "
