@@ -1,6 +1,7 @@
 """RSNA Pneumonia: the split rule, the twin through the reader, every trap of its sheet."""
 
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -172,7 +173,7 @@ def test_a_target_that_is_no_flag_is_refused(root: Path) -> None:
 
 
 def test_the_twin_says_which_extra_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
+    monkeypatch.setitem(sys.modules, "pydicom", None)
     assert RSNA.twin is not None
     with pytest.raises(ExtraError, match=r"medprobe\[dicom\]"):
         RSNA.twin(tmp_path, np.random.default_rng(0))
