@@ -32,10 +32,10 @@ demo: $(VENV)/.core
 	$(BIN)/medprobe demo --out demo
 
 test: $(VENV)/.all
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not accept"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not accept"
 
 accept: $(VENV)/.all
-	$(BIN)/python -m pytest -q -m accept
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q -m accept
 
 check: $(VENV)/.all
 	$(BIN)/ruff check src tests benchmarks

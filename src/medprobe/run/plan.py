@@ -284,6 +284,8 @@ def _notes(question: Question) -> list[str]:
     shared = splits.shared_patients(question.cases)
     for pair, patients in shared.items():
         notes.append(f"{dataset.name}: the official split shares {len(patients)} patients between {pair} ({', '.join(patients[:3])}, …)")
+    if dataset.official_leak and not shared:
+        notes.append(f"{dataset.name}: {dataset.official_leak}")
     if any(term in dataset.licence for term in ("NC", "non-commercial", "competition")):
         notes.append(f"{dataset.name}: licence {dataset.licence}")
     return notes

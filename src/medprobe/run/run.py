@@ -254,7 +254,7 @@ def _header(cell: Cell) -> dict[str, Any]:
             "name": task.name, "dataset": question.dataset.name, "head": task.head, "kind": question.dataset.kind,
             "config": {**task.config(), "head_config": planning.config_of(question.head)}, "classes": list(question.dataset.classes),
             "multilabel": question.dataset.multilabel, "unit": question.dataset.unit,
-            "n_cases": len(question.cases), "counts": dict(question.dataset.counts), "licence": question.dataset.licence,
+            "n_cases": len(question.cases), "counts": dict(question.dataset.counts), "licence": question.dataset.licence, "official_leak": question.dataset.official_leak,
         },
         "model": {
             "name": cell.loaded.name, "spec": cell.loaded.spec, "params": encoder.params, "dim": encoder.dim, "image_size": cell.size,
