@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -154,7 +155,7 @@ class Pipeline:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
             loader: Any = torch.utils.data.DataLoader(
-                work, batch_size=None, num_workers=min(self.workers, len(batches)), collate_fn=_as_is, prefetch_factor=2,
+                work, batch_size=None, num_workers=min(self.workers, len(batches)), collate_fn=_as_is, prefetch_factor=2, worker_init_fn=_end_with_parent,
                 multiprocessing_context="fork" if os.name == "posix" and os.uname().sysname == "Linux" else None,
             )  # fmt: skip
             try:
@@ -200,6 +201,18 @@ class Pipeline:
 
 def _as_is(item: Any) -> Any:
     return item
+
+
+def _end_with_parent(worker: int) -> None:
+    """A decoding worker whose parent was killed ends too: it would hold the lock of the shard and the standard output."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _to_unit(planes: Sequence[np.ndarray]) -> Any:
