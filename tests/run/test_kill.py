@@ -108,7 +108,7 @@ def check_kills(home: Path, kills: int) -> None:
         running.communicate()
         finish(start(home, out, cache))
         assert results_of(home, out) == expected, f"killed {moment:.2f} s after encoding began"
-        leftovers = [path for path in (home / out).rglob("*.safetensors")]
+        leftovers = list((home / out).rglob("*.safetensors"))
         assert not leftovers
 
 
