@@ -115,13 +115,23 @@ def test_the_same_seed_twice_and_any_batch_size_give_identical_scores(toy: Path,
 
 
 def test_another_size_precision_or_weights_never_meets_the_first_result(toy: Path, tmp_path: Path) -> None:
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
     medprobe(*request(toy, "out", "random:timm:test_vit", "knn"), "--image-size", 32)
     before = scores_under(tmp_path / "out")
     medprobe(*request(toy, "out", "random:timm:test_vit", "knn"), "--image-size", 64)
     medprobe(*request(toy, "out", "random:timm:test_vit", "knn"), "--image-size", 64, "--precision", "bf16")
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        file = tmp_path / f"{seed}.safetensors"
+        save_file({name: value.clone() for name, value in timm.create_model("test_vit").state_dict().items()}, file)
+        medprobe(*request(toy, "out", "timm:test_vit", "knn"), "--image-size", 32, "--weights", file)
     after = scores_under(tmp_path / "out")
-    assert len(after) == 3
+    assert len(after) == 5
     assert before.items() <= after.items()
+    assert len(list((tmp_path / "cache" / "features").iterdir())) == 5
 
 
 def test_a_plan_lists_what_is_missing_and_succeeds(tmp_path: Path) -> None:

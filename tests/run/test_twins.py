@@ -32,6 +32,8 @@ def test_a_twin_passes_its_check_and_runs(tmp_path: Path, name: str) -> None:
     assert 0 <= score["value"] <= 1
     assert score["n_cases"] > 0
     assert all(result["cases"]["train"] and result["cases"]["test"] for result in found.results)
+    assert all(result["task"]["official_leak"] == dataset.official_leak for result in found.results)
+    assert (dataset.official_leak is not None) == (name in ("kvasir-capsule", "rsna"))
 
 
 def test_the_same_seed_twice_gives_identical_scores(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Planes through an encoder: decoding in worker processes, overlapped with the forward pass; batches of fixed borders."""
 
 import contextlib
+import multiprocessing
 import os
 import threading
 import time
@@ -205,14 +206,14 @@ def _as_is(item: Any) -> Any:
 
 def _end_with_parent(worker: int) -> None:
     """A decoding worker whose parent was killed ends too: it would hold the lock of the shard and the standard output."""
-    parent = os.getppid()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.2)
+    def wait() -> None:
+        parent.join()
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _to_unit(planes: Sequence[np.ndarray]) -> Any:
