@@ -114,6 +114,36 @@ def make():
 """
 
 
+DENSE = """
+from torch import nn
+
+class Net(nn.Module):
+    calls = 0
+    def forward_dense(self, x):
+        Net.calls += 1
+        return x[:, :, ::4, ::4]
+    def forward(self, x):
+        {body}
+
+def make():
+    return Net()
+"""
+
+
+@pytest.mark.parametrize(("body", "calls"), [("return self.forward_dense(x).amax((2, 3))", 1), ("return self.forward_dense(x / 2).amax((2, 3))", 2), ("return x.amax((2, 3))", 1)])
+def test_planes_pass_the_trunk_once_where_the_vector_comes_from_the_dense_map(tmp_path: Path, body: str, calls: int) -> None:
+    path = tmp_path / "dense.py"
+    path.write_text(DENSE.format(body=body))
+    encoder = load(f"{path}:make")
+    net = type(encoder.net)
+    for planes in (torch.rand(2, 3, 16, 16), torch.rand(3, 3, 8, 16)):
+        net.calls = 0
+        made = encoder(planes)
+        assert net.calls == calls
+        assert torch.equal(made.grid, planes[:, :, ::4, ::4])
+        assert torch.allclose(made.patch_mean, made.grid.mean((2, 3)))
+
+
 def test_an_encoder_object_is_taken_as_it_is_and_its_input_is_checked(tmp_path: Path) -> None:
     path = tmp_path / "own.py"
     path.write_text(ENCODER)

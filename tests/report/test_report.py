@@ -12,8 +12,8 @@ from medprobe.errors import RequestError
 from medprobe.registry import DATASETS
 from medprobe.report.compare import comparisons
 from medprobe.report.page import write_report
-from medprobe.report.published import TOLERANCE, published, verdict
-from medprobe.report.read import read_tree
+from medprobe.report.published import TOLERANCE, beside, published, verdict
+from medprobe.report.read import Tree, read_tree
 from medprobe.report.tables import Sheet, latex, markdown
 from medprobe.run import results
 from medprobe.types import Task
@@ -126,6 +126,17 @@ def test_a_verdict_is_given_only_where_the_question_is_the_same(out: Path) -> No
     row.model["random"] = True  # type: ignore[index]
     assert verdict(row, score, 0.8, "2", "auc") == "no verdict: random weights"
     assert verdict(None, None, 0.8, "2", "auc") == "not run"
+
+
+def test_a_manifest_with_the_name_of_a_public_dataset_is_not_held_against_the_paper(out: Path) -> None:
+    row = read_tree(out).get("toy/logreg", "good")
+    assert row is not None
+    row.task["dataset"] = "nih14"  # type: ignore[index]
+    row.model["name"] = "dinov3-b"  # type: ignore[index]
+    tree = Tree(out, (row,), ())
+    assert beside(tree) == []
+    row.task["config"]["table"] = 2  # type: ignore[index]
+    assert {(line["table"], line["dataset"]) for line in beside(tree)} == {("2", "NIH-14")}
 
 
 def test_a_report_imports_no_torch(out: Path) -> None:

@@ -4,6 +4,7 @@ The function takes no arguments and returns an `Encoder`, or a `torch.nn.Module`
 module these attributes are read when present: `mean` and `std` (three numbers each; none: the module sees [0, 1]),
 `image_size` (tied to that side), `multiple` (sides must be multiples of it), and a method `forward_dense` mapping to
 (N, D, h, w). The vector serves as `cls`; `patch_mean` is the mean of the dense map, or the vector where there is none.
+A `forward` that calls `self.forward_dense` on its planes is run once for both.
 """
 
 import hashlib
@@ -78,12 +79,22 @@ def call(path: Path, function: str) -> Any:
 
 def from_module(request: Request, net: Any, digest: str) -> LoadedEncoder:
     dense = getattr(net, "forward_dense", None)
+    seen: list[tuple[Any, Any]] = []
+
+    def noted(x: Any) -> Any:
+        seen.append((x, dense(x)))
+        return seen[-1][1]
+
+    if dense is not None:
+        net.forward_dense = noted
 
     def forward(x: Any) -> Features:
         vector = checked(net(x), 2, "(N, D)", "forward")
         if dense is None:
             return Features(vector, vector)
-        grid = checked(dense(x), 4, "(N, D, h, w)", "forward_dense")
+        made = next((grid for planes, grid in seen if planes is x), None)
+        seen.clear()
+        grid = checked(dense(x) if made is None else made, 4, "(N, D, h, w)", "forward_dense")
         return Features(vector, grid.mean(dim=(2, 3)), (grid,))
 
     def checked(made: Any, ndim: int, shape: str, method: str) -> Any:

@@ -28,18 +28,19 @@ def published() -> tuple[dict[str, str], ...]:
 
 
 def beside(tree: Tree) -> list[dict[str, Any]]:
-    """One row per printed number of an encoder of ours, on the datasets of this run: theirs, ours, verdict."""
+    """One row per printed number of an encoder of ours, for the tasks of this run that ask a table's question: theirs, ours, verdict."""
     names = {method: name for name, model in NAMED.items() for method in model.methods}
     lines = []
-    for dataset in dict.fromkeys(row.task["dataset"] for row in tree.rows):
+    asked = dict.fromkeys((row.task["dataset"], str(row.task["config"].get("table"))) for row in tree.rows)
+    for dataset, table in asked:
         for cell in published():
-            if cell["dataset"] != DATASETS.get(dataset) or cell["table"] not in METRICS or cell["method"] not in names:
+            if cell["dataset"] != DATASETS.get(dataset) or cell["table"] != table or table not in METRICS or cell["method"] not in names:
                 continue
             label = names[cell["method"]]
             key = METRICS[cell["table"]][cell["metric"]]
             if dataset == "nih14":
                 key = NIH.get(cell["metric"], key)
-            row = next((row for row in tree.rows if row.task["dataset"] == dataset and row.task["head"] == "linear" and row.model["name"] == label), None)
+            row = next((row for row in tree.rows if row.task["dataset"] == dataset and str(row.task["config"].get("table")) == table and row.model["name"] == label), None)
             theirs = float(cell["value"]) / (100 if cell["unit"] == "percent" else 1)
             score = None if row is None else row.score(key)
             lines.append({"table": cell["table"], "dataset": cell["dataset"], "method": cell["method"], "metric": cell["metric"], "score": key, "published": theirs, "ours": score, "verdict": verdict(row, score, theirs, cell["table"], cell["metric"])})
