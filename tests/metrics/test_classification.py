@@ -103,6 +103,7 @@ def test_multiclass_auroc_equals_sklearn_on_probabilities_that_sum_to_one(rng):
         assert scores[key].value == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.trap("methods 9: macro and weighted P/R/F1 with zero_division 0; accuracy equals weighted recall")
 @LAWS
 @given(tables(smallest_width=3))
 def test_multiclass_decisions_equal_sklearn(table):
@@ -161,6 +162,7 @@ def test_binary_decisions_equal_sklearn(table):
     )
 
 
+@pytest.mark.trap("methods 3.2: every reading of threshold and average is stored, none is claimed to be the printed one")
 @LAWS
 @given(tables(multilabel=True, smallest_width=2))
 def test_multilabel_decisions_equal_sklearn(table):
@@ -242,6 +244,7 @@ def test_a_label_without_a_threshold_is_skipped_and_counted(rng):
     assert scores["f1.macro@fixed_0.5"].n_undefined == 0
 
 
+@pytest.mark.trap("methods 9: macro AUC over labels skips labels with one outcome, and counts them")
 def test_labels_with_one_outcome_are_nan_skipped_and_counted():
     target = np.array([[0, 1, np.nan], [1, 1, np.nan], [0, 1, np.nan]])
     prob = np.array([[0.1, 0.5, 0.5], [0.9, 0.5, 0.5], [0.2, 0.5, 0.5]])

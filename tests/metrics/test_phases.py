@@ -23,6 +23,7 @@ def two_videos(**options):
     return scores_of(true, predicted, ["a"] * 4 + ["b"] * 4, ("one", "two", "three"), **options)
 
 
+@pytest.mark.trap("methods 9: phase scores per video then phase, NaN where the phase is absent; accuracy is the mean over videos")
 def test_videos_come_first_then_phases():
     scores = two_videos()
     expected = {
@@ -46,6 +47,7 @@ def test_absent_phases_and_never_predicted_phases_are_counted():
     assert (scores["accuracy.video"].n_cases, scores["accuracy.video"].n_patients) == (8, 2)
 
 
+@pytest.mark.trap("methods 9: phase scores pooled over all frames are another convention, stored beside the headline")
 def test_pooled_scores_are_sklearn_over_all_frames():
     true, predicted = [0, 0, 1, 1, 0, 0, 2, 2], [0, 1, 1, 1, 0, 0, 0, 0]
     scores = two_videos()
@@ -156,6 +158,7 @@ def test_frames_are_put_in_order_within_their_video(rng):
     assert {k: s.value for k, s in mixed.items()} == pytest.approx({k: s.value for k, s in plain.items()}, nan_ok=True)
 
 
+@pytest.mark.trap("methods 9: relaxed boundaries are a labelled variant, never the headline")
 def test_relaxed_scores_exist_for_seven_phases_only():
     assert not any("relaxed" in key for key in two_videos(resamples=0))
     assert sum("relaxed" in key for key in scores_of(*LATE_AND_EARLY, ["a"] * 30, SEVEN, resamples=0)) == 10

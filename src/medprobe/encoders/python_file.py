@@ -78,7 +78,7 @@ def call(path: Path, function: str) -> Any:
 
 
 def from_module(request: Request, net: Any, digest: str) -> LoadedEncoder:
-    dense = getattr(net, "forward_dense", None)
+    dense: Any = getattr(net, "forward_dense", None)
     seen: list[tuple[Any, Any]] = []
 
     def noted(x: Any) -> Any:
