@@ -34,3 +34,9 @@ def samples() -> Path:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def resnet56(samples: Path) -> Path:
+    """The file of a small network with real weights, which lie among the samples."""
+    return ROOT / "tests" / "resnet56.py"

@@ -137,7 +137,7 @@ def run(
     """Evaluate models on tasks. The same command again does only what is not done."""
     from medprobe.run import plan as planning
     from medprobe.run.progress import reporting, say
-    from medprobe.run.run import describe
+    from medprobe.run.run import closing_lines, describe
     from medprobe.run.run import run as run_plan
 
     if engine != "local":
@@ -160,11 +160,11 @@ def run(
             return
         outcome = run_plan(request, made, progress)
     if as_json:
-        _print({"done": [f"{path}.json" for path in outcome.done], "failed": {f"{path}.json": said for path, said in outcome.failed.items()}})
+        _print({"done": [f"{path}.json" for path in outcome.done], "failed": {f"{path}.json": said for path, said in outcome.failed.items()}, "warnings": {said: [f"{path}.json" for path in paths] for said, paths in outcome.warnings.items()}})
     elif outcome.done:
         _show_table(out)
-    for path, said in outcome.failed.items():
-        say(f"failed: {path.relative_to(out / 'results')}: {said}")
+    for line in closing_lines(outcome, out):
+        say(line)
     if outcome.failed:
         raise SystemExit(1)
 

@@ -239,7 +239,7 @@ def test_an_interrupted_run_says_so_and_goes_on_to_the_same_scores(toy: Path, tm
     assert scores_under(tmp_path / "out") == scores_under(tmp_path / "straight")
 
 
-def test_help_is_quick_and_imports_nothing_heavy() -> None:
+def test_help_imports_nothing_heavy() -> None:
     script = (
         "import sys\nfrom medprobe.cli import app\n"
         "try:\n    app(args=['run', '--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
@@ -248,9 +248,8 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ended.stdout.splitlines()[-1] == "[]"
     assert "--model" in ended.stdout
-    seconds = []
-    for _ in range(3):
-        begin = time.perf_counter()
-        medprobe("--help")
-        seconds.append(time.perf_counter() - begin)
-    assert min(seconds) < 1, "the goal is 0.5 s on an idle machine"
+
+
+def test_a_probe_far_from_converged_is_said_once_at_the_end(toy: Path) -> None:
+    said = medprobe(*request(toy, "out", "pixels", "linear"), "--seeds", "0,1").stderr
+    assert "warning: toy/linear/pixels/seed0 and 1 more: linear: the whole fit takes 50 optimiser steps" in said

@@ -7,7 +7,7 @@ import numpy as np
 from medprobe.registry import DATASETS
 from medprobe.run import plan as planning
 from medprobe.run.progress import reporting, say
-from medprobe.run.run import describe, run
+from medprobe.run.run import closing_lines, describe, run
 
 PHANTOMS = ("phantom-xray", "phantom-endoscopy")
 MODELS = ("random:timm:resnet10t", "random:timm:resnet18d", "pixels", "mean-rgb")
@@ -32,4 +32,7 @@ def run_demo(out: Path) -> int:
         plan = planning.make(request, progress)
         for line in describe(plan):
             say(line)
-        return len(run(request, plan, progress).failed)
+        outcome = run(request, plan, progress)
+    for line in closing_lines(outcome, out):
+        say(line)
+    return len(outcome.failed)

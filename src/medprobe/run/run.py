@@ -30,10 +30,11 @@ CELL_FAILURES = (MedprobeError, OSError, MemoryError, RuntimeError, ArithmeticEr
 
 @dataclass
 class Outcome:
-    """What became of a run: finished and failed result files, by path without suffix."""
+    """What became of a run: finished and failed result files, by path without suffix; warnings with the results they are of."""
 
     done: list[Path] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
+    warnings: dict[str, list[Path]] = field(default_factory=dict)
 
 
 def run(request: Request, plan: Plan, progress: Progress) -> Outcome:
@@ -73,8 +74,10 @@ def _run_group(group: Group, request: Request, cache: Path, progress: Progress, 
     for number, cell in enumerate(group.cells):
         progress(number, len(group.cells), f"fitting {group.loaded.name} on {group.dataset}")
         try:
-            _run_cell(cell, group, bank, shared, request, seconds, progress)
-            outcome.done.append(request.out / "results" / cell.stem)
+            path = request.out / "results" / cell.stem
+            for warning in _run_cell(cell, group, bank, shared, request, seconds, progress):
+                outcome.warnings.setdefault(warning, []).append(path)
+            outcome.done.append(path)
         except CELL_FAILURES as error:
             _fail(cell, request, error, outcome)
             if request.fail_fast:
@@ -177,7 +180,8 @@ class _Checkpoint:
         state.save(self.path)
 
 
-def _run_cell(cell: Cell, group: Group, bank: Bank, shared: dict[tuple, np.ndarray], request: Request, before: Mapping[str, float], progress: Progress) -> None:
+def _run_cell(cell: Cell, group: Group, bank: Bank, shared: dict[tuple, np.ndarray], request: Request, before: Mapping[str, float], progress: Progress) -> list[str]:
+    """Fit, predict, score and write one result; returns its warnings."""
     question, dataset, task = cell.question, cell.question.dataset, cell.question.task
     path = request.out / "results" / cell.stem
     good, unreadable = _readable(question, group, bank, request)
@@ -226,6 +230,7 @@ def _run_cell(cell: Cell, group: Group, bank: Bank, shared: dict[tuple, np.ndarr
     document["provenance"] |= {"seconds": seconds, "peak_memory_bytes": _peak_memory()}
     results.write_result(path, document)
     checkpoint.path.unlink(missing_ok=True)
+    return warnings
 
 
 def _with_pooling(ctx: Context, bank: Bank, train: EncodedSamples, warnings: list[str]) -> Context:
@@ -309,3 +314,11 @@ def describe(plan: Plan) -> list[str]:
     lines += [f"  missing: {missing}" for missing in facts["missing"]]
     return lines
 
+
+def closing_lines(outcome: Outcome, out: Path) -> list[str]:
+    """What the user must hear at the end of a run: each warning once with how many results it is of, then each failure."""
+    lines = []
+    for warning, paths in outcome.warnings.items():
+        first = paths[0].relative_to(out / "results")
+        lines.append(f"warning: {first}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}: {warning}")
+    return lines + [f"failed: {path.relative_to(out / 'results')}: {said}" for path, said in outcome.failed.items()]
