@@ -71,7 +71,7 @@ def test_a_task_is_encoded_case_by_case_and_a_wrong_request_is_refused(toy: Path
     document = json.loads((toy.parent / "features/features.json").read_text())
     assert document["ids"] == [f"c{number}" for number in range(CASES)]
     means = [np.asarray(Image.open(toy.parent / f"{number:02d}.png"), np.float64).mean(axis=(0, 1)) / 255 for number in range(CASES)]
-    np.testing.assert_allclose(np.load(toy.parent / "features/features.npy")[:, :3], means, atol=1e-5)
+    np.testing.assert_allclose(np.load(toy.parent / "features/features.npy")[:, :3], means, atol=2e-4)
     assert "either --task or --images" in medprobe(toy, "encode", "-m", "mean-rgb", "-o", "features", status=2)
 
 
