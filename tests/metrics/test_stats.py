@@ -1,20 +1,30 @@
-"""Laws of the bootstrap, of folds and seeds, and of Holm's correction."""
+"""Laws of the bootstrap, of folds and seeds, of signed ranks and of Holm's correction; BCa beside scipy's."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import roc_auc_score
 
-from medprobe.errors import MedprobeError
+from medprobe.errors import MedprobeError, RequestError
 from medprobe.metrics.classification import evaluate, measure
+from medprobe.metrics.percase import measure_cases
 from medprobe.metrics.stats import (
+    bca_interval,
     bootstrap_weights,
     combine_folds,
     combine_seeds,
     holm,
     interval,
+    jackknife,
+    leave_one_out_weights,
     paired_difference,
+    replicates,
     two_sided_p,
+    wilcoxon,
 )
 
 CLASSES = ("no", "yes")
@@ -207,3 +217,235 @@ def test_seeds_are_mean_and_sample_deviation():
 def test_intervals_leave_out_undefined_replicates():
     assert interval(np.array([np.nan, 1.0, 3.0]), 0.5) == (1.5, 2.5)
     assert np.isnan(interval(np.array([np.nan]))).all()
+
+
+def scipy_bca(data, statistic, replicates, confidence=0.95):
+    """scipy's interval from our replicates; those that differ from the estimate by rounding are made equal to it, which
+    scipy asks for to the bit."""
+    estimate = statistic(*data, axis=-1)
+    replicates = np.where(np.isclose(replicates, estimate, rtol=1e-12, atol=0), estimate, replicates)
+    drawn = stats.bootstrap(data, statistic, n_resamples=2, method="percentile", rng=0)
+    drawn = replace(drawn, bootstrap_distribution=np.asarray(replicates))
+    again = stats.bootstrap(
+        data, statistic, n_resamples=0, method="BCa", bootstrap_result=drawn, confidence_level=confidence
+    )
+    return again.confidence_interval.low, again.confidence_interval.high
+
+
+def ends(score):
+    return score.low, score.high
+
+
+def mean_of_means(*samples, axis):
+    return np.mean([np.mean(sample, axis=axis) for sample in samples], axis=0)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10_000), st.integers(3, 40), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
+def test_bca_is_that_of_scipy_on_the_same_replicates(seed, n, confidence):
+    values = np.random.default_rng(seed).exponential(size=n)
+    one = measure_cases({"x": values}, np.arange(n))
+    drawn = replicates([[one]], ["x"], 400, 7)["x"][0, 0]
+    score = combine_folds([one], resamples=400, seed=7, confidence=confidence, method="bca")["x"]
+    assert ends(score) == pytest.approx(scipy_bca((values,), np.mean, drawn, confidence), abs=1e-9)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.lists(st.integers(3, 25), min_size=2, max_size=4))
+def test_bca_of_folds_is_that_of_scipy_with_folds_as_samples(seed, sizes):
+    rng = np.random.default_rng(seed)
+    samples = [rng.gamma(2, size=n) for n in sizes]
+    folds = [measure_cases({"x": sample}, [f"{fold}-{i}" for i in range(len(sample))]) for fold, sample in enumerate(samples)]
+    drawn = replicates([folds], ["x"], 300, 0)["x"][0].mean(axis=0)
+    score = combine_folds(folds, resamples=300, method="bca")["x"]
+    assert ends(score) == pytest.approx(scipy_bca(samples, mean_of_means, drawn), abs=1e-9)
+
+
+def test_bca_of_a_paired_difference_is_that_of_scipy(rng):
+    a = [rng.gamma(2, size=(n,)) for n in (12, 17)]
+    b = [one + rng.exponential(size=len(one)) ** 2 - 1 for one in a]
+    sides = [[measure_cases({"x": fold}, np.arange(len(fold))) for fold in side] for side in (a, b)]
+    drawn = replicates(sides, ["x"], 500, 0)["x"]
+    change = paired_difference(*sides, resamples=500, method="bca")["x"]
+    samples = [one - other for one, other in zip(a, b, strict=True)]
+    expected = scipy_bca(samples, mean_of_means, (drawn[0] - drawn[1]).mean(axis=0))
+    assert ends(change) == pytest.approx(expected, abs=1e-9)
+    percentile = paired_difference(*sides, resamples=500)["x"]
+    assert (change.value, change.p) == (percentile.value, percentile.p)
+    assert ends(change) != ends(percentile)
+
+
+def test_bca_agrees_with_scipys_own_replicates_and_shifts_towards_the_long_tail(rng):
+    values = rng.exponential(size=40)
+    one = measure_cases({"x": values}, np.arange(40))
+    score = combine_folds([one], resamples=20_000, method="bca")["x"]
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="BCa", rng=1).confidence_interval
+    assert ends(score) == pytest.approx(theirs, abs=0.02)
+    percentile = combine_folds([one], resamples=20_000)["x"]
+    assert score.low > percentile.low + 0.01
+    assert score.high > percentile.high + 0.01
+
+
+def test_ties_with_the_estimate_count_half_even_when_rounding_hides_them():
+    """Per-patient means of tenths: thousands of replicates equal the estimate but for the last bit."""
+    tenths = np.repeat([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.9], [1, 3, 2, 1, 2, 1, 2])
+    score, whole = (
+        combine_folds([measure_cases({"x": values}, np.arange(12))], resamples=3000, method="bca")["x"]
+        for values in (tenths, np.round(tenths * 10))
+    )
+    assert ends(score) == pytest.approx(np.array(ends(whole)) / 10, abs=1e-9)
+    drawn = replicates([[measure_cases({"x": np.round(tenths * 10)}, np.arange(12))]], ["x"], 3000, 0)["x"][0, 0]
+    assert ends(whole) == pytest.approx(scipy_bca((np.round(tenths * 10),), np.mean, drawn), abs=1e-9)
+
+
+def test_the_jackknife_leaves_out_one_patient_with_all_her_cases(rng):
+    target, prob = predictions(rng, 60)
+    groups = np.array(list("zyxwvutsrq"))[rng.integers(0, 10, 60)]
+    one = measure(target, prob, classes=CLASSES, groups=groups)
+    other = measure(target, prob[:, ::-1], classes=CLASSES, groups=groups)
+    (found,) = jackknife([[one], [other]], ["auroc"])["auroc"]
+    kept = [groups != name for name in np.unique(groups)]
+    expected = [roc_auc_score(target[keep], prob[keep, 1]) for keep in kept]
+    np.testing.assert_allclose(found, [expected, 1 - np.array(expected)], atol=1e-12)
+
+
+def test_leaving_out_does_not_depend_on_chunks(rng):
+    groups = rng.integers(0, 9, 30)
+    whole = np.concatenate(list(leave_one_out_weights(groups)))
+    np.testing.assert_array_equal(whole, np.concatenate(list(leave_one_out_weights(groups, chunk=4))))
+    assert whole.shape == (len(np.unique(groups)), 30)
+    np.testing.assert_array_equal(whole.sum(axis=0), len(np.unique(groups)) - 1)
+
+
+def test_copies_of_a_case_within_a_patient_do_not_change_bca(rng):
+    values = rng.exponential(size=15)
+    three = np.repeat(np.arange(15), 3)
+    single, copied = (
+        combine_folds([measure_cases({"x": x}, groups)], resamples=300, method="bca")["x"]
+        for x, groups in ((values, np.arange(15)), (values[three], three))
+    )
+    assert ends(copied) == pytest.approx(ends(single), abs=1e-9)
+
+
+def bca_of(values, groups=None, **options):
+    groups = np.arange(len(values)) if groups is None else groups
+    return ends(combine_folds([measure_cases({"x": np.array(values)}, groups)], method="bca", **{"resamples": 200, **options})["x"])
+
+
+def test_equal_replicates_are_their_own_interval():
+    assert bca_of([1.0] * 5) == (1, 1)
+    assert bca_of([0.1, 0.1, 0.1, np.nan]) == pytest.approx((0.1, 0.1))
+    one = measure_cases({"x": np.array([0.3, 0.8, 0.4])}, np.arange(3))
+    change = paired_difference([one], [one], resamples=50, method="bca")["x"]
+    assert (change.value, change.low, change.high, change.p) == (0, 0, 0, 1)
+
+
+def test_bca_is_undefined_rather_than_a_percentile_interval_by_another_name(rng):
+    assert np.isnan(bca_of([0.2, 0.8])).all()
+    assert np.isnan(bca_of([0.2, 0.8, 0.4], groups=[0, 0, 1])).all()
+    assert np.isnan(bca_of([0.2, 0.8, 0.4], groups=[0, 0, 0])).all()
+    assert np.isnan(bca_of([np.nan] * 4)).all()
+    assert np.isnan(bca_of([0.2, 0.8, 0.4], resamples=0)).all()
+    assert np.isnan(bca_of([0.5, np.nan, np.nan, np.nan, np.nan, 0.7], groups=[0, 1, 2, 3, 4, 0])).all(), "undefined without patient 0"
+    drawn, without = rng.normal(size=500), [rng.normal(size=20)]
+    assert not np.isnan(bca_interval(drawn, np.zeros(1), without)).any()
+    assert np.isnan(bca_interval(drawn, np.array([9.0]), without)).all(), "all replicates below the estimate"
+    assert np.isnan(bca_interval(drawn, np.zeros(1), [np.full(20, 0.1)])).all(), "the same without any patient"
+    skewed = [np.array([1.0] + [0.0] * 99)]
+    assert np.isnan(bca_interval(drawn, np.array([np.sort(drawn)[0]]), skewed, 0.999999)).all(), "beyond the pole"
+
+
+def test_a_fold_without_a_value_takes_no_part_in_bca(rng):
+    values = rng.exponential(size=12)
+    defined = measure_cases({"x": values}, np.arange(12))
+    undefined = measure_cases({"x": np.full(5, np.nan)}, np.arange(5))
+    both, one = (combine_folds(folds, resamples=200, method="bca")["x"] for folds in ([defined, undefined], [defined]))
+    assert ends(both) == pytest.approx(ends(one), abs=1e-12)
+    assert both.n_undefined == 5
+
+
+def test_an_unknown_method_is_named(rng):
+    one = measure_cases({"x": rng.random(4)}, np.arange(4))
+    with pytest.raises(RequestError, match="no interval method named 'BCa'; there are: percentile, bca"):
+        combine_folds([one], method="BCa")
+    with pytest.raises(RequestError, match="basic"):
+        paired_difference([one], [one], method="basic")
+
+
+def test_folds_keep_unit_and_direction_and_never_mix_units(rng):
+    facts = {"hd95": ("mm", False)}
+    folds = [measure_cases({"hd95": rng.random(6), "dice": rng.random(6)}, np.arange(6), facts=facts) for _ in range(2)]
+    for number in (1, 2):
+        scores = combine_folds(folds[:number], resamples=20)
+        assert (scores["hd95"].unit, scores["hd95"].higher_is_better) == ("mm", False)
+        assert (scores["dice"].unit, scores["dice"].higher_is_better) == (None, True)
+    pixels = measure_cases({"hd95": rng.random(6)}, np.arange(6), facts={"hd95": ("px", False)})
+    with pytest.raises(MedprobeError, match=r"hd95 in one unit .*\('mm', False\).*\('px', False\)"):
+        combine_folds([folds[0], pixels], resamples=5)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10_000), st.integers(1, 70), st.booleans())
+def test_signed_ranks_of_one_case_per_patient_are_those_of_scipy(seed, n, coarse):
+    rng = np.random.default_rng(seed)
+    a, b = rng.random(n), rng.random(n)
+    if coarse:
+        a, b = np.round(a * 8) / 8, np.round(b * 8) / 8
+    found = wilcoxon(a, b, np.arange(n))
+    assert (found.n_patients, found.n_zero, found.n_undefined) == (n, (a == b).sum(), 0)
+    if found.n_zero == n:
+        assert np.isnan([found.statistic, found.p]).all()
+    else:
+        assert (found.statistic, found.p) == pytest.approx(stats.wilcoxon(a, b))
+        back = wilcoxon(b, a, np.arange(n))
+        assert (back.statistic, back.p) == (found.statistic, found.p)
+
+
+def test_signed_ranks_rank_patients_by_their_mean_over_cases_defined_in_both():
+    groups = np.array(list("aabbccddee"))
+    a = np.array([0.9, 0.7, 0.8, np.nan, 0.6, 0.6, 0.5, 0.4, np.nan, 0.2])
+    b = np.array([0.8, 0.6, 0.5, 0.1, 0.7, 0.5, 0.7, 0.6, 0.3, np.nan])
+    found = wilcoxon(a, b, groups)
+    assert (found.n_patients, found.n_zero, found.n_undefined) == (4, 1, 3)
+    assert found.statistic == 2, "of +0.1, +0.3, 0 (but for rounding), -0.2 the negative has rank 2"
+    assert found.p == pytest.approx(2 * 3 / 8)
+    order = np.random.default_rng(0).permutation(10)
+    assert wilcoxon(a[order], b[order], groups[order]) == found
+
+
+def test_differences_that_only_rounding_tells_apart_are_tied():
+    a, b = np.array([0.3, 0.7, 0.9, 1.1, 0.5]), np.array([0.2, 0.6, 0.8, 1.2, 0.1])
+    assert wilcoxon(a, b, np.arange(5)).statistic == 2.5
+    assert wilcoxon(a * 1000, b * 1000, np.arange(5)).statistic == 2.5
+
+
+def test_nothing_to_rank_is_undefined():
+    same = wilcoxon(np.ones(4), np.ones(4), np.arange(4))
+    assert np.isnan([same.statistic, same.p]).all()
+    assert (same.n_patients, same.n_zero) == (4, 4)
+    none = wilcoxon(np.full(3, np.nan), np.ones(3), np.arange(3))
+    assert np.isnan([none.statistic, none.p]).all()
+    assert (none.n_patients, none.n_zero, none.n_undefined) == (0, 0, 3)
+
+
+def test_signed_ranks_need_one_finite_value_per_case():
+    with pytest.raises(MedprobeError, match=r"found \(3,\), \(2,\) and \(3,\)"):
+        wilcoxon(np.ones(3), np.ones(2), np.arange(3))
+    with pytest.raises(MedprobeError, match="one metric of one class"):
+        wilcoxon(np.ones((3, 2)), np.ones((3, 2)), np.arange(3))
+    with pytest.raises(MedprobeError, match="infinite"):
+        wilcoxon(np.array([1, np.inf]), np.ones(2), np.arange(2))
+
+
+def test_the_spread_over_seeds_and_the_interval_over_patients_answer_different_questions(rng):
+    """Five equal seeds have an interval but no spread; five lucky ones a spread that the intervals do not know."""
+    values = rng.random(30)
+    equal = [measure_cases({"x": values}, np.arange(30)) for _ in range(5)]
+    lucky = [measure_cases({"x": values + luck}, np.arange(30)) for luck in rng.normal(size=5)]
+    for measures, spread in ((equal, 0.0), (lucky, None)):
+        scores = [combine_folds([one], resamples=200)["x"] for one in measures]
+        summary = combine_seeds([score.value for score in scores])
+        assert summary.sd == pytest.approx(np.std(summary.values, ddof=1) if spread is None else spread, abs=1e-12)
+        widths = [score.high - score.low for score in scores]
+        assert widths == pytest.approx([widths[0]] * 5)
+        assert widths[0] == pytest.approx(2 * 1.96 * values.std() / np.sqrt(30), rel=0.2)

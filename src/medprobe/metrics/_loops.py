@@ -11,7 +11,7 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def count_pairs(pred, true, ignore, counts):  # type: ignore[no-untyped-def]
+def count_pairs(pred, true, ignore, counts):
     """Add to counts[true, pred] every voxel whose true label is not `ignore`; returns how many labels are out of range."""
     size = counts.shape[0]
     strange = 0
@@ -27,7 +27,7 @@ def count_pairs(pred, true, ignore, counts):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def boxes(labels, lut, found):  # type: ignore[no-untyped-def]
+def boxes(labels, lut, found):
     """Widen `found` (K, 6: first and last z, y, x) to hold every voxel of each class; lut[label - low] is the class or -1.
 
     `lut` is (table, low): labels outside the table belong to no class.
@@ -66,7 +66,7 @@ def boxes(labels, lut, found):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def border(mask, flat, out):  # type: ignore[no-untyped-def]
+def border(mask, flat, out):
     """out = mask without its erosion by the cross (connectivity 1), outside counting as background; returns its size.
 
     `flat` is True for a 2D mask in a (1, H, W) array: it has no neighbours along z.
@@ -90,7 +90,7 @@ def border(mask, flat, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _nearest_in_depth(target, fz):  # type: ignore[no-untyped-def]
+def _nearest_in_depth(target, fz):
     """fz[z, y, x] = the plane of the nearest border voxel in the column through (y, x), the lower of two; -1 without one."""
     depth, height, width = target.shape
     for z in range(depth):
@@ -111,7 +111,7 @@ def _nearest_in_depth(target, fz):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _envelope(position, weight, count, step, kept):  # type: ignore[no-untyped-def]
+def _envelope(position, weight, count, step, kept):
     """Which of `count` features (ascending positions on a line, squared distances off it) are nearest to some point of the
     line: their places in `kept`; returns how many."""
     last = -1
@@ -130,7 +130,7 @@ def _envelope(position, weight, count, step, kept):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, nogil=True)
-def distances(target, query, spacing, out):  # type: ignore[no-untyped-def]
+def distances(target, query, spacing, out):
     """Distance of every voxel of `query` (in C order, into `out`) to the nearest voxel of `target`; both (Z, Y, X) bool.
 
     `target` must hold a voxel. Passes run along z, then y, then x; planes and lines without a query are left out.

@@ -61,7 +61,8 @@ class Measure:
     """Everything that can be said about one table of predictions, by score key; computed when asked for.
 
     `groups` (n,) is the patient (or video) of each case: what the bootstrap draws. `cases` (n,) bool says which cases
-    count at all (with at least one known label); None = all.
+    count at all (with at least one known label); None = all. `facts` holds unit and whether higher is better, for the
+    keys where these are not (None, True).
     """
 
     def __init__(
@@ -70,10 +71,12 @@ class Measure:
         groups: np.ndarray,
         classes: tuple[str, ...] = (),
         cases: np.ndarray | None = None,
+        facts: Mapping[str, tuple[str | None, bool]] | None = None,
     ) -> None:
         self.metrics, self.classes = dict(metrics), tuple(classes)
         self.groups = np.asarray(groups)
         self.cases = np.ones(len(self.groups), dtype=bool) if cases is None else cases
+        self.facts = dict(facts or {})
 
     def __call__(self, weights: np.ndarray, keys: Collection[str] | None = None) -> dict[str, np.ndarray]:
         """(B, n) case weights to key -> (B,) values."""
@@ -88,18 +91,21 @@ class Measure:
     def scores(self, keys: Collection[str] | None = None) -> dict[str, Score]:
         """The point estimates, without intervals."""
         w = Weighted(np.ones((1, len(self.groups))))
-        return {key: self._score(self._metric(key)(w)) for key in (self.metrics if keys is None else keys)}
+        return {key: self._score(key, self._metric(key)(w)) for key in (self.metrics if keys is None else keys)}
 
     def _metric(self, key: str) -> Metric:
         if key not in self.metrics:
             raise RequestError(f"no score named {key!r} here; {did_you_mean(key, list(self.metrics))}")
         return self.metrics[key]
 
-    def _score(self, value: Value) -> Score:
+    def _score(self, key: str, value: Value) -> Score:
         cases = self.cases if value.cases is None else value.cases
         per_class = {} if value.per_class is None else dict(zip(self.classes, value.per_class[0].tolist(), strict=True))
+        unit, higher_is_better = self.facts.get(key, (None, True))
         return Score(
             value=float(value.value[0]),
+            unit=unit,
+            higher_is_better=higher_is_better,
             n_cases=int(cases.sum()),
             n_patients=len(np.unique(self.groups[cases])),
             n_undefined=int(np.ravel(value.undefined)[0]),

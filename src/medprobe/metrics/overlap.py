@@ -67,8 +67,8 @@ def confusion(pred: np.ndarray, true: np.ndarray, classes: int, ignore: int | No
 
     pred, true = check_labels(pred, true, negative=ignore is not None and ignore < 0)
     counts = np.zeros((classes, classes), np.int64)
-    flat = (np.ascontiguousarray(labels).reshape(-1) for labels in (pred, true))
-    strange = _loops.count_pairs(*flat, NO_LABEL if ignore is None else ignore, counts)
+    flat_pred, flat_true = (np.ascontiguousarray(labels).reshape(-1) for labels in (pred, true))
+    strange = _loops.count_pairs(flat_pred, flat_true, NO_LABEL if ignore is None else ignore, counts)
     if strange:
         largest = max(int(pred.max()), int(true.max()))
         raise RequestError(f"expected labels from 0 to {classes - 1}, found {strange} voxels with others (up to {largest}); name all classes, or map the labels to them")
@@ -137,12 +137,14 @@ def lesion_volumes(pred: np.ndarray, true: np.ndarray, spacing: Sequence[float])
     The volume of the 18-connected components of the prediction that touch no true voxel, and of those of the truth that
     no predicted voxel touches.
     """
-    from scipy.ndimage import generate_binary_structure, label
+    from scipy.ndimage import find_objects, generate_binary_structure, label
 
     pred, true = check_masks(pred, true)
     sizes = check_spacing(spacing, 3)
     if pred.ndim != 3:
         raise RequestError(f"expected masks of shape (D, H, W), found {pred.shape}; lesion volumes are 3D")
+    box = (find_objects((pred | true).view(np.uint8)) or [()])[0]
+    pred, true = pred[box], true[box]
 
     def missed(mask: np.ndarray, other: np.ndarray) -> float:
         parts, count = label(mask, generate_binary_structure(3, 2))

@@ -1,9 +1,10 @@
-"""How sure a number is: patient-clustered bootstrap, paired differences, Holm's correction, folds and seeds.
+"""How sure a number is: patient-clustered bootstrap, paired tests, Holm's correction, folds and seeds.
 
 Patients (videos), not cases, are drawn with replacement, since the cases of one patient are alike; a drawn patient
 brings all her cases, as case weights. Thresholds stay what they were for the point estimate: the interval is that of
-the decisions as made. Intervals are percentiles of the replicates in which the number is defined; with fewer than two
-patients in a part there is nothing to draw from, and the interval is NaN.
+the decisions as made. Intervals are percentiles of the replicates in which the number is defined, or on request the
+percentiles that BCa corrects for bias and skewness; with fewer than two patients in a part there is nothing to draw
+from, and the interval is NaN.
 
 Folds are combined as the mean over folds, with patients drawn inside each fold; seeds as mean and standard deviation.
 The two answer different questions (which patients? which luck?) and are never mixed.
@@ -11,15 +12,20 @@ The two answer different questions (which patients? which luck?) and are never m
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
-from medprobe.errors import MedprobeError
+from medprobe.errors import MedprobeError, RequestError
 from medprobe.metrics.measure import Measure, mean_defined
 from medprobe.types import Score
 
+Method = Literal["percentile", "bca"]
+
 CHUNK_ENTRIES = 2**21
 """Case weights held at a time: 16 MiB."""
+ROUNDING = 1e-12
+"""Relative: sums of the same numbers in another order differ by less, and then count as equal."""
 
 
 def bootstrap_weights(
@@ -74,6 +80,78 @@ def interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float
     return float(low), float(high)
 
 
+def leave_one_out_weights(groups: np.ndarray, chunk: int | None = None) -> Iterator[np.ndarray]:
+    """(b, n) case weights with one patient after another, in the order of their names, left out, b at a time."""
+    patients, patient = np.unique(np.asarray(groups), return_inverse=True)
+    chunk = chunk or _chunk(len(patient))
+    for start in range(0, len(patients), chunk):
+        left_out = np.arange(start, min(start + chunk, len(patients)))
+        yield (patient != left_out[:, None]).astype(np.float64)
+
+
+def jackknife(sides: Sequence[Sequence[Measure]], keys: Collection[str]) -> dict[str, list[np.ndarray]]:
+    """Key -> for each fold the (sides, patients) values of that fold without each of its patients in turn.
+
+    As many evaluations as there are patients: on large test sets longer than the bootstrap itself.
+    """
+    left_out: dict[str, list[np.ndarray]] = {key: [] for key in keys}
+    for folds in zip(*sides, strict=True):
+        parts: dict[str, list[np.ndarray]] = {key: [] for key in keys}
+        for weights in leave_one_out_weights(folds[0].groups):
+            values = [fold(weights, keys) for fold in folds]
+            for key in keys:
+                parts[key].append(np.array([value[key] for value in values]))
+        for key in keys:
+            left_out[key].append(np.concatenate(parts[key], axis=1))
+    return left_out
+
+
+def bca_interval(
+    values: np.ndarray, points: np.ndarray, left_out: Sequence[np.ndarray], confidence: float = 0.95
+) -> tuple[float, float]:
+    """The bias-corrected and accelerated interval (Efron 1987) of a mean over folds.
+
+    values: (R,) replicates; points: (folds,) estimates; left_out: for each fold its (P,) estimates without each patient
+    in turn. The bias comes from the share of replicates below the estimate, ties counted half; the acceleration from
+    the jackknife, in which folds are separate samples (as in scipy.stats.bootstrap).
+
+    It is NaN, never a percentile interval under another name, where a correction is undefined: without an estimate;
+    with fewer than three patients in a fold (two always have skewness 0); if the number is undefined without some
+    patient; if it is the same without any, or all replicates lie on one side of the estimate, unless all replicates are
+    equal: then so is every percentile of them; and where the two corrections together pass the pole of the formula.
+    """
+    nothing = float("nan"), float("nan")
+    known, point = values[~np.isnan(values)], float(mean_defined(points))
+    if not len(known) or np.isnan(point) or any(len(each) < 3 for each in left_out):
+        return nothing
+    influences = []
+    for fold, each in enumerate(left_out):
+        if np.isnan(each).any() and not np.isnan(points[fold]):
+            return nothing
+        parts = np.repeat(points[None], len(each), axis=0)
+        parts[:, fold] = each
+        means = mean_defined(parts)
+        influences.append((len(each) - 1) / len(each) * (means.mean() - means))
+    rounding = ROUNDING * max(abs(point), float(np.abs(known).max()))
+    if np.ptp(known) <= rounding:
+        return interval(known, confidence)
+    influence = np.concatenate(influences)
+    if np.abs(influence).max() <= rounding:
+        return nothing
+    from scipy.special import ndtr, ndtri
+
+    acceleration = (influence**3).sum() / (influence**2).sum() ** 1.5 / 6
+    tied = np.abs(known - point) <= rounding
+    bias = ndtri(((known < point) & ~tied).mean() + tied.mean() / 2)
+    if np.isinf(bias):
+        return nothing
+    shifted = bias + ndtri(np.array([(1 - confidence) / 2, (1 + confidence) / 2]))
+    if (acceleration * shifted >= 1).any():
+        return nothing
+    low, high = np.percentile(known, 100 * ndtr(bias + shifted / (1 - acceleration * shifted)))
+    return float(low), float(high)
+
+
 def shared_keys(measures: Sequence[Measure], keys: Collection[str] | None = None) -> list[str]:
     """The keys asked for, else those that every measure has, in the order of the first."""
     if not measures:
@@ -90,31 +168,53 @@ def combine_folds(
     resamples: int = 1000,
     seed: int = 0,
     confidence: float = 0.95,
+    method: Method = "percentile",
 ) -> dict[str, Score]:
     """Scores with intervals of one test part (one fold), or of k folds as their mean.
 
     Cases and undefined values are summed over folds, patients counted once. A fold in which a number is undefined is
-    left out of its mean (it is counted in `n_undefined`).
+    left out of its mean (it is counted in `n_undefined`). `method` "bca" takes its interval from `bca_interval`.
     """
     keys = shared_keys(folds, keys)
+    _check_method(method)
     draws = replicates([folds], keys, resamples, seed)
+    left_out = jackknife([folds], keys) if method == "bca" else {}
     points = [fold.scores(keys) for fold in folds]
     patients = _patients(folds)
-    return {
-        key: _combined([point[key] for point in points], mean_defined(draws[key][0].T), confidence, patients)
-        for key in keys
-    }
+    scores = {}
+    for key in keys:
+        each = [point[key] for point in points]
+        values = mean_defined(draws[key][0].T)
+        if method == "bca":
+            estimates = np.array([score.value for score in each])
+            ends = bca_interval(values, estimates, [without[0] for without in left_out[key]], confidence)
+        else:
+            ends = interval(values, confidence)
+        scores[key] = _combined(key, each, ends, patients)
+    return scores
+
+
+def _check_method(method: str) -> None:
+    if method not in ("percentile", "bca"):
+        raise RequestError(f"no interval method named {method!r}; there are: percentile, bca")
 
 
 def _patients(folds: Sequence[Measure]) -> int:
     return len(np.unique(np.concatenate([fold.groups[fold.cases] for fold in folds])))
 
 
-def _combined(scores: list[Score], draws: np.ndarray, confidence: float, patients: int) -> Score:
-    low, high = interval(draws, confidence)
+def _combined(key: str, scores: list[Score], ends: tuple[float, float], patients: int) -> Score:
+    low, high = ends
     if len(scores) == 1:
         return replace(scores[0], low=low, high=high)
-    return Score(
+    facts = {(score.unit, score.higher_is_better) for score in scores}
+    if len(facts) > 1:
+        raise MedprobeError(
+            f"expected {key} in one unit and direction in every fold, found {sorted(map(str, facts))}; "
+            "score all folds in the same way"
+        )
+    return replace(
+        scores[0],
         value=_mean([score.value for score in scores]),
         low=low,
         high=high,
@@ -149,13 +249,16 @@ def paired_difference(
     resamples: int = 1000,
     seed: int = 0,
     confidence: float = 0.95,
+    method: Method = "percentile",
 ) -> dict[str, Difference]:
     """Score of A minus score of B over the same cases, as the mean over folds, under the same draws of patients.
 
-    p = 2 (1 + the smaller count of replicates on either side of 0, ties on both) / (1 + replicates), at most 1.
+    p = 2 (1 + the smaller count of replicates on either side of 0, ties on both) / (1 + replicates), at most 1. It
+    belongs to the percentile interval; `method` "bca" corrects the interval only, so near 0 the two can disagree.
     Raises MedprobeError unless both have the same folds with the same patients, case by case.
     """
     keys = shared_keys([*a, *b], keys)
+    _check_method(method)
     if len(a) != len(b) or any(not np.array_equal(one.groups, other.groups) for one, other in zip(a, b, strict=False)):
         raise MedprobeError(
             "expected the same cases in the same order in every fold of both models, found other patients or "
@@ -163,13 +266,19 @@ def paired_difference(
         )
     patients = _patients(a)
     draws = replicates([a, b], keys, resamples, seed)
+    left_out = jackknife([a, b], keys) if method == "bca" else {}
     points = [[fold.scores(keys) for fold in side] for side in (a, b)]
     differences = {}
     for key in keys:
         one, other = ([fold[key] for fold in side] for side in points)
-        value = _mean([x.value - y.value for x, y in zip(one, other, strict=True)])
+        estimates = np.array([x.value - y.value for x, y in zip(one, other, strict=True)])
+        value = float(mean_defined(estimates))
         changes = mean_defined((draws[key][0] - draws[key][1]).T)
-        low, high = interval(changes, confidence)
+        if method == "bca":
+            without = [fold[0] - fold[1] for fold in left_out[key]]
+            low, high = bca_interval(changes, estimates, without, confidence)
+        else:
+            low, high = interval(changes, confidence)
         p = float("nan") if np.isnan(value) else two_sided_p(changes)
         differences[key] = Difference(value, low, high, p, sum(score.n_cases for score in one), patients)
     return differences
@@ -186,6 +295,51 @@ def two_sided_p(changes: np.ndarray) -> float:
         return float("nan")
     rarer = min((known <= 0).sum(), (known >= 0).sum())
     return float(min(1.0, 2 * (1 + rarer) / (1 + len(known))))
+
+
+@dataclass(frozen=True)
+class SignedRank:
+    """Wilcoxon's signed-rank test: the smaller rank sum and two-sided p; `n_zero` of the patients showed no difference.
+
+    `n_undefined` cases, undefined in either model, were left out.
+    """
+
+    statistic: float
+    p: float
+    n_patients: int
+    n_zero: int
+    n_undefined: int
+
+
+def wilcoxon(a: np.ndarray, b: np.ndarray, groups: np.ndarray) -> SignedRank:
+    """Paired Wilcoxon signed-rank test of two models on the same cases: a, b (n,) per-case values, NaN undefined.
+
+    Ranked are patients, by their mean of a - b over the cases defined in both: `groups` (n,) is the patient of each
+    case. The rest is scipy.stats.wilcoxon's default: zeros are dropped; exact for at most 50 patients without ties or
+    zeros, else by permutation or normal approximation. Differences that agree to 1e-12 of the largest value are ties.
+    If no patient shows a difference nothing is left to rank: statistic and p are NaN.
+    """
+    a, b, groups = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64), np.asarray(groups)
+    if a.ndim != 1 or a.shape != b.shape or a.shape != groups.shape:
+        raise MedprobeError(
+            f"expected two values and a patient for each case, found {a.shape}, {b.shape} and {groups.shape}; "
+            "compare one metric of one class on the same cases"
+        )
+    if np.isinf(a).any() or np.isinf(b).any():
+        raise MedprobeError("expected finite values, or NaN where undefined, found infinite ones; give them as NaN")
+    known = ~(np.isnan(a) | np.isnan(b))
+    patients, patient = np.unique(groups[known], return_inverse=True)
+    change = (a - b)[known]
+    means = np.bincount(patient, change, len(patients)) / np.bincount(patient, minlength=len(patients))
+    largest = max(np.abs(a[known]).max(initial=0.0), np.abs(b[known]).max(initial=0.0))
+    ranked = np.round(means / (largest or 1.0), 12)
+    zeros = int((ranked == 0).sum())
+    statistic = p = float("nan")
+    if zeros < len(ranked):
+        from scipy import stats
+
+        statistic, p = map(float, stats.wilcoxon(ranked))
+    return SignedRank(statistic, p, len(patients), zeros, int((~known).sum()))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -44,7 +44,7 @@ class Surfels:
 
 def _covered(distance: np.ndarray, area: np.ndarray, percent: float) -> float:
     share = np.cumsum(area) / area.sum()
-    return float(distance[min(np.searchsorted(share, percent / 100), len(distance) - 1)])
+    return float(distance[min(int(np.searchsorted(share, percent / 100)), len(distance) - 1)])
 
 
 def hd95_surfel(pred: np.ndarray, true: np.ndarray, spacing: Sequence[float]) -> float:
@@ -61,6 +61,8 @@ def surface_dice(pred: np.ndarray, true: np.ndarray, spacing: Sequence[float], t
 
 def surfels(pred: np.ndarray, true: np.ndarray, spacing: Sequence[float]) -> Surfels | None:
     """The surface elements of two masks (H, W) or (D, H, W) with their distances; None if one is empty."""
+    from scipy.ndimage import find_objects
+
     from medprobe.metrics import _loops
 
     pred, true = check_masks(pred, true)
@@ -68,18 +70,16 @@ def surfels(pred: np.ndarray, true: np.ndarray, spacing: Sequence[float]) -> Sur
     if not pred.any() or not true.any():
         return None
     table = _areas(sizes)
-    both = pred | true
-    spans = [np.flatnonzero(both.any(axis=tuple(set(range(both.ndim)) - {axis}))) for axis in range(both.ndim)]
-    box = tuple(slice(span[0], span[-1] + 1) for span in spans)
+    box = find_objects((pred | true).view(np.uint8))[0]
     codes = [_codes(mask[box]) for mask in (true, pred)]
     borders = [(code != 0) & (code != len(table) - 1) for code in codes]
     flat = (1.0, *sizes) if pred.ndim == 2 else sizes
-    sides = []
-    for here, there, code in ((0, 1, codes[0]), (1, 0, codes[1])):
+    sides: list[np.ndarray] = []
+    for here, there in ((0, 1), (1, 0)):
         query, target = (border[None] if pred.ndim == 2 else border for border in (borders[here], borders[there]))
         distance = np.empty(np.count_nonzero(query))
         _loops.distances(target, query, flat, distance)
-        area = table[code[borders[here]]]
+        area = table[codes[here][borders[here]]]
         order = np.lexsort((area, distance))
         sides += [distance[order], area[order]]
     return Surfels(*sides)
@@ -89,9 +89,9 @@ def _codes(mask: np.ndarray) -> np.ndarray:
     """Which voxels of the block at each corner are set, as bits: the first voxel is the highest."""
     padded = np.pad(mask, 1).astype(np.uint8)
     blocks = [padded[tuple(slice(step, size - 1 + step) for step, size in zip(place, padded.shape, strict=True))] for place in np.ndindex(*(2,) * mask.ndim)]
-    code = np.zeros(blocks[0].shape, np.uint8)
+    code: np.ndarray = np.zeros(blocks[0].shape, np.uint8)
     for block in blocks:
-        code = (code << 1) | block
+        code = (code << np.uint8(1)) | block
     return code
 
 

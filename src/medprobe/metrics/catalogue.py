@@ -1,0 +1,115 @@
+"""Every score key: what it is, its unit and direction, what an empty mask means, whose convention it is, how that was proved.
+
+docs/metrics.md is printed from here (`python -m medprobe.metrics.catalogue`), and a test keeps it so.
+"""
+
+from dataclasses import dataclass
+
+DISTANCE = "distance"
+"""The unit of metrics in mm, or in px where the images have no spacing."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One score key. `unit`: None for fractions and ratios, `distance`, or the unit itself."""
+
+    key: str
+    family: str
+    formula: str
+    empty: str
+    reference: str
+    agreement: str
+    unit: str | None = None
+    higher_is_better: bool = True
+
+
+BOTH_EMPTY = "NaN where the class is in neither; 0 where in one"
+EITHER_EMPTY = "NaN where the class is absent from either"
+SKLEARN = "scikit-learn"
+MEDPY = "medpy"
+
+OVERLAP = (
+    Entry("dice", "overlap", "2 TP / (2 TP + FP + FN) per case and class; mean over cases, then classes without background", BOTH_EMPTY, SKLEARN, "1e-12 relative"),
+    Entry("iou", "overlap", "TP / (TP + FP + FN), averaged as dice; with instruments as classes: mcIoU of EndoVis", BOTH_EMPTY, SKLEARN, "1e-12 relative"),
+    Entry("precision", "overlap", "TP / (TP + FP), averaged as dice", "NaN where the class is not predicted", SKLEARN, "1e-12 relative"),
+    Entry("recall", "overlap", "TP / (TP + FN), averaged as dice", "NaN where the class is not there", SKLEARN, "1e-12 relative"),
+    Entry("dice.aggregated", "overlap", "2 ΣTP / (2 ΣTP + ΣFP + ΣFN), sums over cases per class, then mean over classes (HECKTOR)", "NaN where the class is in no case", "the formula on pooled voxels", "1e-12 relative"),
+    Entry("iou.aggregated", "overlap", "ΣTP / (ΣTP + ΣFP + ΣFN), as dice.aggregated", "as dice.aggregated", SKLEARN + " on pooled voxels", "1e-12 relative"),
+    Entry("precision.aggregated", "overlap", "ΣTP / (ΣTP + ΣFP), as dice.aggregated", "NaN where the class is never predicted", SKLEARN + " on pooled voxels", "1e-12 relative"),
+    Entry("recall.aggregated", "overlap", "ΣTP / (ΣTP + ΣFN), as dice.aggregated", "NaN where the class is in no case", SKLEARN + " on pooled voxels", "1e-12 relative"),
+    Entry("challenge_iou", "overlap, 2D", "mean over images of the mean IoU over the classes in the truth (EndoVis challenge IoU)", "images without instruments are left out; nothing predicted counts 0", "worked image by image", "1e-12 relative"),
+    Entry("isi_iou", "overlap, 2D", "mean over images of the mean IoU over the classes in truth or prediction (ISI IoU)", "images with neither are left out", "worked image by image", "1e-12 relative"),
+    Entry("m_iou", "overlap, 2D", "sum of intersections / sum of unions over classes and images; images in which nothing is predicted are left out, as in the evaluation of SurgicalSAM", "NaN without any prediction", "worked image by image", "1e-12 relative"),
+    Entry("binary_iou", "overlap, 2D", "IoU of any class against background, mean over images", "NaN where neither holds any", SKLEARN, "1e-12 relative"),
+    Entry("binary_iou.aggregated", "overlap, 2D", "IoU of any class against background, sums over images", "NaN where no image holds any", SKLEARN + " on pooled pixels", "1e-12 relative"),
+    Entry("false_positive_volume", "overlap, 3D", "volume of the 18-connected components of the prediction that touch no truth, per case (autoPET)", "0 where nothing is predicted", "worked by hand", "exact", "ml", False),
+    Entry("false_negative_volume", "overlap, 3D", "volume of the 18-connected components of the truth that no prediction touches, per case (autoPET)", "0 where nothing is there", "worked by hand", "exact", "ml", False),
+)  # fmt: skip
+SURFACE = (
+    Entry("hd", "surface", "largest distance from a border voxel of either mask to the border of the other", EITHER_EMPTY, MEDPY + ".hd", "identical bits", DISTANCE, False),
+    Entry("hd95", "surface", "95th percentile of the distances of both directions pooled", EITHER_EMPTY, MEDPY + ".hd95", "identical bits; on the kd-tree within 2 ulp", DISTANCE, False),
+    Entry("asd", "surface", "mean distance from the border of the prediction to that of the truth (directed)", EITHER_EMPTY, MEDPY + ".asd", "identical bits; on the kd-tree within 2 ulp", DISTANCE, False),
+    Entry("assd", "surface", "mean of the distances of both directions pooled", EITHER_EMPTY, MEDPY + ".assd", "identical bits; on the kd-tree within 2 ulp", DISTANCE, False),
+    Entry("hd95_monai", "surface", "the larger of the two directed 95th percentiles (Python only)", EITHER_EMPTY, "MONAI compute_hausdorff_distance", "1e-6 relative (MONAI computes in fp32)", DISTANCE, False),
+    Entry("nsd", "surface", "share of border voxels within a tolerance of the other border (Python only)", EITHER_EMPTY, "MONAI compute_surface_dice", "1e-6 relative"),
+    Entry("hd95_surfel", "surface", "the larger of the two distances that cover 95 % of the area of a surface (Python only)", EITHER_EMPTY, "surface-distance", "1e-6 relative", DISTANCE, False),
+    Entry("surface_dice", "surface", "share of the area of both surfaces within a tolerance of the other (Python only)", EITHER_EMPTY, "surface-distance", "1e-6 relative"),
+)  # fmt: skip
+NOTHING_LEFT = "NaN where nothing is left after ignoring"
+INSTANCES = (
+    Entry("voi_split", "instances", "H(pred | true) in bits, voxels with ignored truth left out", NOTHING_LEFT, "scikit-image variation_of_information", "1e-9", "bits", False),
+    Entry("voi_merge", "instances", "H(true | pred) in bits", NOTHING_LEFT, "scikit-image variation_of_information", "1e-9", "bits", False),
+    Entry("voi", "instances", "voi_split + voi_merge", NOTHING_LEFT, "scikit-image variation_of_information", "1e-9", "bits", False),
+    Entry("arand", "instances", "1 − 2PR / (P + R) over pairs of voxels, a voxel with itself left out (scikit-image)", NOTHING_LEFT, "scikit-image adapted_rand_error", "1e-9", None, False),
+    Entry("arand_snemi", "instances", "1 − 2PR / (P + R) with self-pairs and the SNEMI3D/CREMI term for unassigned voxels", NOTHING_LEFT, "the formula, dense", "1e-9", None, False),
+    Entry("cremi_score", "instances", "√(voi · arand_snemi), as CREMI computes it", NOTHING_LEFT, "the formula", "1e-9", None, False),
+    Entry("ap@0.5", "instances", "TP / (TP + FP + FN) of instances matched at IoU ≥ 0.5", "NaN without any instance", "brute force", "exact"),
+    Entry("ap@0.75", "instances", "the same at IoU ≥ 0.75", "NaN without any instance", "brute force", "exact"),
+    Entry("ap", "instances", "mean of the same over IoU 0.5, 0.55, … 0.95", "NaN without any instance", "brute force", "exact"),
+)  # fmt: skip
+REGISTRATION = (
+    Entry("folding_fraction", "registration", "share of voxels with det(I + ∇u) ≤ 0; central differences, two voxels cropped at each side", "NaN with fewer than five voxels along an axis", "analytic fields", "1e-6", None, False),
+    Entry("sdlogj", "registration", "standard deviation of log(clip(det(I + ∇u) + 3, 1e-9, 1e9)) (Learn2Reg)", "NaN with fewer than five voxels along an axis", "the formula", "1e-6", None, False),
+    Entry("landmark_error", "registration", "distance of fixed landmark + u to the moving landmark, mean over landmarks (Python only)", "NaN outside the grid", "worked by hand", "1e-6", DISTANCE, False),
+)  # fmt: skip
+CATALOGUE = (*OVERLAP, *SURFACE, *INSTANCES, *REGISTRATION)
+ENTRIES = {entry.key: entry for entry in CATALOGUE}
+DIRECTION = {entry.key: entry.higher_is_better for entry in CATALOGUE}
+
+
+def facts_of(keys: list[str], unit_of_distance: str) -> dict[str, tuple[str | None, bool]]:
+    """Unit and direction of the keys that are not fractions to be raised."""
+    found = {}
+    for key in keys:
+        entry = ENTRIES[key]
+        unit = unit_of_distance if entry.unit == DISTANCE else entry.unit
+        if unit is not None or not entry.higher_is_better:
+            found[key] = (unit, entry.higher_is_better)
+    return found
+
+
+INTRODUCTION = """# Metrics
+
+What every score key of dense tasks means; printed from the code (`python -m medprobe.metrics.catalogue`). Those of
+classification stand in [protocols](protocols.md#scores).
+
+An undefined value is NaN: it is left out of the mean, and counted in the result as `n_undefined`. Distances are in mm, or in
+px where the images have no spacing. Registration is scored by overlap and surface of the warped labels against the fixed
+ones, and by the keys below. Agreement is what the tests of the same name hold.
+"""
+
+
+def page() -> str:
+    """docs/metrics.md."""
+    parts = [INTRODUCTION]
+    for title, entries in (("Overlap", OVERLAP), ("Surface", SURFACE), ("Instances", INSTANCES), ("Registration", REGISTRATION)):
+        parts.append(f"\n## {title}\n\n| key | definition | unit | better | empty | reference | agreement |\n| --- | --- | --- | --- | --- | --- | --- |\n")
+        for entry in entries:
+            unit = {None: "—", DISTANCE: "mm or px"}.get(entry.unit, entry.unit)
+            better = "higher" if entry.higher_is_better else "lower"
+            parts.append(f"| `{entry.key}` | {entry.formula} | {unit} | {better} | {entry.empty} | {entry.reference} | {entry.agreement} |\n")
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,99 @@
+"""What is measured of one case of a dense task, and how the values of cases become scores.
+
+Segmentation and registration leave values per class (without background), instances and deformation fields one value per
+case. Counts (`tp`, `fp`, `fn`, …) are kept among the values: the aggregated scores are made of them.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from medprobe.metrics import catalogue, percase
+from medprobe.metrics.measure import Measure
+from medprobe.metrics.overlap import Overlap, endovis, lesion_volumes, overlap, overlap_of_masks
+from medprobe.metrics.surface import measure_surface
+
+Values = dict[str, np.ndarray]
+SURFACE = ("hd", "hd95", "asd", "assd")
+COUNTS = ("tp", "fp", "fn", "seen_intersection", "seen_union", "any_intersection", "any_union")
+IGNORED = -1
+"""The label of ignored voxels in a truth that was read."""
+
+
+def foreground(classes: Sequence[str], multilabel: bool) -> tuple[str, ...]:
+    """The classes that are scored: all masks of a multilabel dataset, else all but the background, which is the first."""
+    return tuple(classes) if multilabel else tuple(classes[1:])
+
+
+def segmentation_case(
+    pred: np.ndarray, true: np.ndarray, classes: int, spacing: Sequence[float], *, multilabel: bool = False, images: bool = True, volumes: bool = True
+) -> Values:
+    """Values of one case. `pred` and `true` are label maps (H, W) or (D, H, W) of 0…classes-1, the truth with -1 where ignored,
+    or (multilabel) masks (classes, …). `spacing` in array order; `images` adds the readings of EndoVis in 2D, `volumes`
+    those of autoPET in 3D (spacing in mm)."""
+    if multilabel:
+        found = overlap_of_masks(pred, true)
+        masks = [(p.astype(bool), t.astype(bool)) for p, t in zip(pred, true, strict=True)]
+        each = [measure_surface(p, t, spacing, (1,), SURFACE) for p, t in masks]
+        values = {name: np.concatenate([one[name] for one in each]) for name in SURFACE}
+    else:
+        everything = overlap(pred, true, classes, ignore=IGNORED if true.min() < 0 else None)
+        found = Overlap(everything.tp[1:], everything.fp[1:], everything.fn[1:])
+        if true.min() < 0:
+            pred, true = np.where(true < 0, 0, pred), np.where(true < 0, 0, true)
+        values = measure_surface(pred, true, spacing, range(1, classes), SURFACE)
+        masks = [(pred == number, true == number) for number in range(1, classes)] if volumes and pred.ndim == 3 else []
+    values |= {"tp": found.tp, "fp": found.fp, "fn": found.fn}
+    values |= {"dice": found.dice, "iou": found.iou, "precision": found.precision, "recall": found.recall}
+    dims = pred.ndim - multilabel
+    if dims == 2 and images and len(found.tp) > 1:
+        values |= _instruments(found, pred, true, multilabel)
+    if dims == 3 and volumes:
+        lesions = [lesion_volumes(p, t, spacing) for p, t in masks]
+        values |= {"false_positive_volume": np.array([fp for fp, _ in lesions]), "false_negative_volume": np.array([fn for _, fn in lesions])}
+    return values
+
+
+def _instruments(found: Overlap, pred: np.ndarray, true: np.ndarray, multilabel: bool) -> Values:
+    readings = endovis(Overlap(found.tp[None], found.fp[None], found.fn[None]))
+    anything = [labels.any(axis=0) if multilabel else labels > 0 for labels in (pred, true)]
+    union, seen = (anything[0] | anything[1]).sum(), anything[0].any()
+    shared = (anything[0] & anything[1]).sum()
+    return {
+        "challenge_iou": readings["challenge_iou"][0], "isi_iou": readings["isi_iou"][0],
+        "seen_intersection": found.tp.sum() * seen, "seen_union": (found.tp + found.fp + found.fn).sum() * seen,
+        "any_intersection": shared, "any_union": union, "binary_iou": shared / union if union else np.array(np.nan),
+    }  # fmt: skip
+
+
+def registration_case(displacement: np.ndarray, moving: np.ndarray, fixed: np.ndarray, classes: int, spacing: Sequence[float]) -> Values:
+    """Values of one pair: the labels of `moving` warped by `displacement` (2, H, W) or (3, D, H, W) against those of `fixed`.
+
+    Folding is NaN where nothing is left between the borders that are cropped.
+    """
+    from medprobe.metrics.registration import CROP as CROPPED
+    from medprobe.metrics.registration import folding_fraction, sdlogj, warp_labels
+
+    warped = warp_labels(moving, displacement)
+    values = segmentation_case(warped, fixed, classes, spacing, images=False, volumes=False)
+    inner = min(displacement.shape[1:]) > 2 * CROPPED
+    folds = (folding_fraction(displacement), sdlogj(displacement)) if inner else (np.nan, np.nan)
+    return values | {"folding_fraction": np.array(folds[0]), "sdlogj": np.array(folds[1])}
+
+
+def instances_case(pred: np.ndarray, true: np.ndarray, ignore: Sequence[int] = (0,)) -> Values:
+    """Values of one volume of instances: ids of any integer type, voxels whose true id is in `ignore` left out."""
+    from medprobe.metrics.instances import measure_instances
+
+    return {name: np.array(value) for name, value in measure_instances(pred, true, ignore=tuple(ignore)).items()}
+
+
+def measure(values: Mapping[str, np.ndarray], groups: np.ndarray, classes: Sequence[str], unit_of_distance: str) -> Measure:
+    """All scores of n cases: `values` (n,) or (n, classes) by name as the functions above leave them, NaN where undefined."""
+    metrics: dict = {name: value for name, value in values.items() if name not in COUNTS}
+    if "tp" in values:
+        metrics |= percase.aggregated(values["tp"], values["fp"], values["fn"])
+    if "any_union" in values:
+        metrics["m_iou"] = percase.ratio_of_sums(values["seen_intersection"], values["seen_union"])
+        metrics["binary_iou.aggregated"] = percase.ratio_of_sums(values["any_intersection"], values["any_union"])
+    return percase.measure_cases(metrics, groups, classes, facts=catalogue.facts_of(list(metrics), unit_of_distance))
