@@ -105,6 +105,10 @@ class Dataset:
     note: str | None = None
     root: Path | None = None
     """Set for manifests: where they are; the data root is then not needed."""
+    values: tuple[int, ...] | None = None
+    """In masks, the value of each class; None is 0…K-1."""
+    ignore: int | None = None
+    """In masks, the value of what is not scored."""
 
 
 # ------------------------------------------------------------------------------------------ features
@@ -314,7 +318,8 @@ class Context:
 class Head(Protocol):
     """Features to predictions. A frozen dataclass: its fields are its configuration.
 
-    `needs` is a subset of {"pooled", "grid", "image", "encoder"}. `predict` yields one array per sample, in order:
+    `needs` is a subset of {"pooled", "grid", "image", "encoder"}. A head for another kind of dataset than classification
+    has a class attribute `kinds`, the set of those it answers. `predict` yields one array per sample, in order:
     for classification the (classes,) probabilities.
     """
 

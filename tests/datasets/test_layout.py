@@ -82,3 +82,25 @@ def test_the_fingerprint_knows_content_and_parts_but_no_paths() -> None:
     assert len({base, *(_layout.fingerprint([other], digests) for other in others)}) == 7
     two = [case("a"), case("b", id="2")]
     assert _layout.fingerprint(two, digests) == _layout.fingerprint(two[::-1], digests)
+
+
+def test_the_fingerprint_knows_the_bytes_of_masks_but_no_paths() -> None:
+    def pair(folder: str, mask: str, member: str | None = None) -> Case:
+        target = {role: (Source(Path(folder) / (mask if role == "moving" else "m"), member),) for role in ("fixed", "moving")}
+        return Case("1", "p", {"fixed": (Source(Path(folder) / "a"),), "moving": (Source(Path(folder) / "a"),)}, target, "train")
+
+    digests = {Path(folder) / name: name * 2 for folder in ("here", "moved") for name in ("a", "m", "n")}
+    base = _layout.fingerprint([pair("here", "m")], digests)
+    assert _layout.fingerprint([pair("moved", "m")], digests) == base
+    others = [pair("here", "n"), pair("here", "m", "labels"), replace(pair("here", "m"), target=None), replace(pair("here", "m"), target=(Source(Path("here/m")),))]
+    assert len({base, *(_layout.fingerprint([other], digests) for other in others)}) == 5
+
+
+def test_paths_of_cases_are_those_of_images_and_masks() -> None:
+    image, mask = Source(Path("a"), "raw"), Source(Path("b"))
+    cases = [
+        Case("1", "p", {"image": (image, Source(Path("c")))}, (mask,)),
+        Case("2", "p", {"fixed": (image,), "moving": (Source(Path("d")),)}, {"fixed": (Source(Path("e")),), "moving": (mask,)}),
+        Case("3", "p", {"image": (image,)}, 1), Case("4", "p", {"image": (image,)}, (0.0, 1.0)), Case("5", "p", {"image": (image,)}),
+    ]  # fmt: skip
+    assert _layout.paths_of(cases) == {Path(name) for name in "abcde"}

@@ -1,13 +1,16 @@
 """A user's own data: what a manifest may say, and one clear sentence for everything that can be wrong with it."""
 
+import csv
 import math
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from medprobe.datasets.manifest import load_manifest
 from medprobe.errors import MissingError, RequestError
+from medprobe.imaging.labels import read_labels
 from medprobe.types import Case, Source
 
 KEYS = {"name": '"toy"', "kind": '"classification"', "dims": "2", "modality": '"photo"', "classes": '["cat", "dog"]', "cases": '"cases.csv"'}
@@ -147,9 +150,11 @@ def test_names_beyond_ascii_and_quoted_commas_are_fine(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------ the manifest itself
 
 
-@pytest.mark.parametrize("kind", ["segmentation", "bags", "clasification"])
+@pytest.mark.parametrize("kind", ["clasification", "Bags", "detection"])
 def test_a_kind_that_there_is_not_lists_those_there_are(tmp_path: Path, kind: str) -> None:
-    assert re.search(rf"kind.*classification.*found '{kind}'", refusal(write(tmp_path, kind=f'"{kind}"')))
+    listed = r"\(classification, bags, segmentation, instances, registration\)"
+    assert re.search(rf"kind: must be one of those there are {listed}, found '{kind}'", refusal(write(tmp_path, kind=f'"{kind}"')))
+    assert "found None" in refusal(write(tmp_path, kind=""))
 
 
 @pytest.mark.parametrize(
@@ -163,6 +168,8 @@ def test_a_kind_that_there_is_not_lists_those_there_are(tmp_path: Path, kind: st
         ({"dims": "4"}, "dims: .*found 4"),
         ({"classes": '"cat"'}, "classes: .*found 'cat'"),
         ({"classes": '["cat", 3]'}, r"classes\.1: .*found 3"),
+        ({"classes": ""}, "classes: expected this key, found none; add it"),
+        ({"classes": "[]"}, r"classes: .*found \[\]"),
         ({"classes": '["cat"]'}, "classes: expected two or more"),
         ({"classes": '["cat", "cat"]'}, "classes: expected different names, found 'cat' twice"),
         ({"multilabel": '"yes"'}, "multilabel: .*found 'yes'"),
@@ -174,7 +181,7 @@ def test_a_wrong_key_is_named(tmp_path: Path, keys: dict[str, str], said: str) -
 
 
 def test_all_wrong_keys_are_named_at_once(tmp_path: Path) -> None:
-    said = refusal(write(tmp_path, kind='"bags"', dims="5", colour='"red"'))
+    said = refusal(write(tmp_path, kind='"bag"', dims="5", colour='"red"'))
     assert "3 faults" in said
     assert all(word in said for word in ("kind", "dims", "colour"))
 
@@ -354,3 +361,228 @@ def test_an_empty_table_and_one_in_another_encoding_are_named(tmp_path: Path) ->
     path = write(tmp_path)
     (tmp_path / "cases.csv").write_bytes(TABLE.replace("cat", "Kätzchen").encode("latin-1"))
     assert "save it as CSV in UTF-8" in refusal(path)
+
+
+# ------------------------------------------------------------------------------------------ bags
+
+BAGS = """\
+id,patient,fold,image,target
+1,p1,0,slides/a.svs,cat
+2,p1,0,tiles,dog
+3,p2,1,c.h5,cat
+4,p2,1,c.h5:/features,
+"""
+
+
+def bags(folder: Path, table: str = BAGS, **keys: str) -> Path:
+    (folder / "slides").mkdir(exist_ok=True)
+    (folder / "tiles").mkdir(exist_ok=True)
+    for name in ("slides/a.svs", "tiles/1.png", "c.h5"):
+        (folder / name).touch()
+    return write(folder, table, kind='"bags"', **keys)
+
+
+def test_a_bag_is_a_slide_a_folder_of_tiles_or_an_h5(tmp_path: Path) -> None:
+    dataset = load_manifest(bags(tmp_path))
+    found, root = list(dataset.cases(tmp_path)), tmp_path.resolve()
+    assert dataset.kind == "bags"
+    assert [case.images["image"] for case in found] == [(Source(root / "slides/a.svs"),), (Source(root / "tiles"),), (Source(root / "c.h5"),), (Source(root / "c.h5", "features"),)]
+    assert [case.target for case in found] == [0, 1, 0, None]
+
+
+def test_bags_are_checked_as_images_are(tmp_path: Path) -> None:
+    assert "no case has class dog" in refusal(bags(tmp_path, BAGS.replace("dog", "cat")))
+    assert "row 3: no class 'wolf'" in refusal(bags(tmp_path, BAGS.replace("dog", "wolf")))
+    assert "values: belongs to masks, and kind is bags" in refusal(bags(tmp_path, values="[0, 1]"))
+    (tmp_path / "tiles" / "1.png").unlink()
+    (tmp_path / "tiles").rmdir()
+    path = write(tmp_path, BAGS, kind='"bags"')
+    with pytest.raises(MissingError, match=r"1 of 3 files are missing .*first tiles"):
+        load_manifest(path)
+
+
+# ------------------------------------------------------------------------------------------ masks
+
+SEGMENTATION = """\
+id,patient,split,image,target
+1,p1,train,images/a.png,masks/a.png
+2,p1,train,images/b.png,masks.h5:/b
+3,p2,test,images/c.png,masks.npz:/c
+4,p2,test,images/d.png,
+"""
+OVERLAPPING = """\
+id,patient,split,image,cat,dog
+1,p1,train,images/a.png,masks/a.png,masks/b.png
+2,p2,test,images/b.png,,
+"""
+REGISTRATION = """\
+id,patient,fold,fixed,moving,fixed_target,moving_target
+1,p1,0,images/a.png,images/b.png,masks/a.png,masks.h5:/b
+2,p2,1,images/c.png,images/d.png,,
+"""
+FILES = ("masks/a.png", "masks/b.png", "masks.h5", "masks.npz")
+
+
+def masks(folder: Path, table: str = SEGMENTATION, kind: str = "segmentation", files: tuple[str, ...] = FILES, **keys: str) -> Path:
+    (folder / "masks").mkdir(exist_ok=True)
+    for name in files:
+        (folder / name).touch()
+    return write(folder, table, kind=f'"{kind}"', **keys)
+
+
+def test_a_segmentation_has_the_source_of_a_mask_as_target(tmp_path: Path) -> None:
+    dataset = load_manifest(masks(tmp_path, values="[0, 255]", ignore="7"))
+    root = tmp_path.resolve()
+    assert (dataset.kind, dataset.classes, dataset.values, dataset.ignore, dataset.note) == ("segmentation", ("cat", "dog"), (0, 255), 7, None)
+    targets = [case.target for case in dataset.cases(tmp_path)]
+    assert targets == [(Source(root / "masks/a.png"),), (Source(root / "masks.h5", "b"),), (Source(root / "masks.npz", "c"),), None]
+    plain = load_manifest(masks(tmp_path))
+    assert (plain.values, plain.ignore) == (None, None)
+
+
+def test_overlapping_classes_have_a_mask_each(tmp_path: Path) -> None:
+    dataset = load_manifest(masks(tmp_path, OVERLAPPING, multilabel="true", ignore="9"))
+    root = tmp_path.resolve()
+    one, two = dataset.cases(tmp_path)
+    assert (one.target, two.target) == ((Source(root / "masks/a.png"), Source(root / "masks/b.png")), None)
+    assert dataset.multilabel
+    assert dataset.ignore == 9
+
+
+def test_a_class_without_mask_beside_others_is_told_to_have_an_empty_one(tmp_path: Path) -> None:
+    said = refusal(masks(tmp_path, OVERLAPPING.replace("masks/b.png", ""), multilabel="true"))
+    assert "row 2: expected a mask in each of cat and dog, found none in dog; give an empty mask where a class is absent" in said
+
+
+def test_instances_have_one_class_unless_they_name_some(tmp_path: Path) -> None:
+    dataset = load_manifest(masks(tmp_path, kind="instances", classes="", ignore="0", dims="3"))
+    assert (dataset.kind, dataset.classes, dataset.values, dataset.ignore, dataset.dims) == ("instances", ("object",), None, 0, 3)
+    assert next(iter(dataset.cases(tmp_path))).target == (Source(tmp_path.resolve() / "masks/a.png"),)
+    assert load_manifest(masks(tmp_path, kind="instances", classes='["neuron"]')).classes == ("neuron",)
+
+
+def test_a_registration_has_two_images_and_two_masks_by_role(tmp_path: Path) -> None:
+    one, two = cases(masks(tmp_path, REGISTRATION, "registration"))
+    root = tmp_path.resolve()
+    assert one.images == {"fixed": (Source(root / "images/a.png"),), "moving": (Source(root / "images/b.png"),)}
+    assert one.target == {"fixed": (Source(root / "masks/a.png"),), "moving": (Source(root / "masks.h5", "b"),)}
+    assert (two.target, two.fold) == (None, 1)
+
+
+def test_a_registration_without_masks_needs_neither_classes_nor_columns(tmp_path: Path) -> None:
+    bare = "\n".join(",".join(line.split(",")[:5]) for line in REGISTRATION.splitlines())
+    for table in (bare, REGISTRATION.replace("masks/a.png,masks.h5:/b", ",")):
+        dataset = load_manifest(masks(tmp_path, table, "registration", classes=""))
+        assert dataset.classes == ()
+        assert [case.target for case in dataset.cases(tmp_path)] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("line", "by", "said"),
+    [
+        ("masks/a.png,masks", "masks/a.png;masks/b.png,masks", "row 2: fixed_target: expected one mask, found 2; write one file"),
+        (",masks.h5:/b", ",", "row 2: expected a mask in each of fixed_target and moving_target, found none in moving_target; give both or neither"),
+        ("images/b.png", "", "row 2: moving is empty; fill it in"),
+        ("images/b.png", "../b.png", "row 2: moving: expected a path inside the manifest's folder"),
+        ("masks/a.png", "../a.png", "row 2: fixed_target: expected a path inside the manifest's folder"),
+        ("images/a.png", "images/a.png;images/b.png", "found 1 (row 2) and 2 (row 2); correct the fixed and moving column"),
+        (",moving_target", "", "no column 'moving_target'; add it"),
+        (",moving_target", ",moving_targte", "unknown column 'moving_targte'; did you mean moving_target"),
+        ("fixed,", "image,", "no column 'fixed'"),
+        ("2,p2,1", "2,p1,1", "patient 'p1' is in folds 0 (row 2) and 1 (row 3)"),
+        ("2,p2,1", "1,p2,1", "id '1' is in rows 2 and 3"),
+        ("2,p2,1", "2,p2,3", "folds must be 0, 1, ... without a gap"),
+    ],
+)
+def test_what_is_wrong_with_a_registration_is_named(tmp_path: Path, line: str, by: str, said: str) -> None:
+    assert line in REGISTRATION
+    assert said in refusal(masks(tmp_path, REGISTRATION.replace(line, by, 1), "registration"))
+
+
+def test_masks_of_a_registration_need_classes(tmp_path: Path) -> None:
+    said = refusal(masks(tmp_path, REGISTRATION, "registration", classes=""))
+    assert "found none, and masks in 1 rows, first 2; add classes, background first" in said
+
+
+@pytest.mark.parametrize("kind", ["segmentation", "instances"])
+@pytest.mark.parametrize(
+    ("line", "by", "said"),
+    [
+        ("masks/a.png", "../a.png", "row 2: target: expected a path inside the manifest's folder, found '../a.png', which leaves it"),
+        ("masks/a.png", "/a.png", "row 2: target: paths are relative to the manifest"),
+        ("masks/a.png", "masks/out.png", "row 2: target: expected a path inside the manifest's folder, found 'masks/out.png', which leaves it"),
+        ("masks/a.png", "masks/a.png:/x", "row 2: target: expected a path, file.h5:/dataset"),
+        ("masks/a.png", "masks/a.png;masks/b.png", "row 2: target: expected one mask, found 2; write one file"),
+        (",target", ",label", "no column 'target'"),
+        ("3,p2", "3,p1", "patient 'p1' is in splits 'train' (row 2) and 'test' (row 4)"),
+        ("3,p2", "1,p2", "id '1' is in rows 2 and 4"),
+    ],
+)
+def test_what_is_wrong_with_masks_is_named_by_the_same_checks(tmp_path: Path, kind: str, line: str, by: str, said: str) -> None:
+    folder = tmp_path / "data"
+    (folder / "masks").mkdir(parents=True)
+    (folder / "masks" / "out.png").symlink_to(tmp_path / "a.png")
+    assert line in SEGMENTATION
+    assert said in refusal(masks(folder, SEGMENTATION.replace(line, by), kind))
+
+
+@pytest.mark.trap("bad input: missing masks (count and first names)")
+def test_missing_masks_are_counted_with_missing_images(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match=r"toy: 3 of 7 files are missing .*first images/d\.png, masks\.npz, masks/a\.png"):
+        load_manifest(masks(tmp_path, images="abc", files=("masks.h5",)))
+    said = refusal(masks(tmp_path, SEGMENTATION.replace("p2,test", "p2,tst", 1), images="abc", files=("masks.h5",)))
+    assert "3 of 7 images and masks are missing, first images/d.png" in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys", "said"),
+    [
+        ("segmentation", {"classes": ""}, "classes: expected this key"),
+        ("segmentation", {"classes": '["polyp"]'}, r"classes: expected two or more, found \['polyp'\]; name them all, background first, or set multilabel"),
+        ("segmentation", {"values": "[0]"}, "values: expected one for each of 2 classes, found 1"),
+        ("segmentation", {"values": "[3, 3]"}, "values: expected different values, found 3 twice"),
+        ("segmentation", {"values": "[0, 1.5]"}, r"values\.1: .*found 1\.5"),
+        ("segmentation", {"values": '"0"'}, "values: .*found '0'"),
+        ("segmentation", {"ignore": "true"}, "ignore: .*found True"),
+        ("segmentation", {"ignore": "1"}, "ignore: without values 1 means 'dog' in a mask; give values"),
+        ("segmentation", {"multilabel": "true", "values": "[0, 255]"}, r"values: with multilabel every class has a mask of 0 and 1 \(or 255\)"),
+        ("segmentation", {"multilabel": "true", "ignore": "1"}, "ignore: without values 1 means 'present' in a mask; choose another value"),
+        ("instances", {"values": "[0, 1]"}, "values: instances keep the numbers of their file"),
+        ("instances", {"multilabel": "true"}, "multilabel: belongs to classification, bags, segmentation, and kind is instances"),
+        ("registration", {"multilabel": "true"}, "multilabel: belongs to .*, and kind is registration"),
+        ("registration", {"classes": '["heart"]'}, r"classes: expected two or more, found \['heart'\]; name them all, background first$"),
+        ("registration", {"classes": "", "values": "[0, 1]"}, "values: expected one for each of 0 classes, found 2"),
+        ("segmentation", {"dims": "4"}, "dims: .*found 4"),
+    ],
+)
+def test_a_wrong_key_of_masks_is_named(tmp_path: Path, kind: str, keys: dict[str, str], said: str) -> None:
+    assert re.search(said, refusal(masks(tmp_path, kind=kind, **keys)))
+
+
+def test_a_value_written_for_a_class_and_as_ignored_counts_as_the_class(tmp_path: Path) -> None:
+    dataset = load_manifest(masks(tmp_path, values="[0, 255]", ignore="255"))
+    assert (dataset.values, dataset.ignore) == ((0, 255), None)
+    assert dataset.note == "ignore = 255 is also the mask value of class 'dog', and counts as that class"
+
+
+def test_a_class_needs_no_case_of_its_own_in_masks_and_frames_are_of_images(tmp_path: Path) -> None:
+    table = "\n".join(line + (",frame" if not number else ",7" if number == 1 else ",") for number, line in enumerate(SEGMENTATION.splitlines()))
+    first = cases(masks(tmp_path, table, classes='["a", "b", "c"]'))[0]
+    assert first.images["image"][0].frames == (7,)
+    assert first.target[0].frames is None
+
+
+def test_a_real_manifest_of_polyps_is_read_and_its_masks_understood(tmp_path: Path, samples: Path) -> None:
+    data = samples / "endoscopy_polyp"
+    with (data / "cases.csv").open() as file:
+        rows = list(csv.DictReader(file))[:6]
+    lines = ["id,patient,split,image,target"]
+    for number, row in enumerate(rows):
+        for name in (row["image"], row["mask"]):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            shutil.copy(data / name, tmp_path / name)
+        lines.append(f"{number},{number},{'test' if number % 2 else 'train'},{row['image']},{row['mask']}")
+    dataset = load_manifest(write(tmp_path, "\n".join(lines), kind='"segmentation"', classes='["background", "polyp"]', values="[0, 255]"))
+    for case, row in zip(dataset.cases(tmp_path), rows, strict=True):
+        found = read_labels(case.target, dims=dataset.dims, classes=dataset.classes, values=dataset.values, ignore=dataset.ignore)
+        assert found.labels.mean() == pytest.approx(float(row["polyp_fraction"]), abs=1e-3)

@@ -118,8 +118,21 @@ def _paths(data: Path) -> Mapping[str, Any]:
     return paths
 
 
+def paths_of(cases: Iterable[Case]) -> set[Path]:
+    """Every file or folder that cases name, images and masks: what `fingerprint` needs digests of."""
+    return {source.path for case in cases for source in (*_sources(case.images), *_sources(case.target))}
+
+
+def _sources(value: Any) -> Iterator[Source]:
+    if isinstance(value, Source):
+        yield value
+    elif isinstance(value, tuple | Mapping):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _sources(item)
+
+
 def fingerprint(cases: Iterable[Case], digests: Mapping[Path, str]) -> str:
-    """sha256 over sorted (id, patient, split, fold, target, source digests): no paths, no times."""
+    """sha256 over sorted (id, patient, split, fold, target, source digests): no paths, no times. Masks count by their bytes too."""
     rows = sorted(
         [case.id, case.patient, str(case.split), str(case.fold), digest_of(_content(case.target, digests)), digest_of({role: _content(sources, digests) for role, sources in case.images.items()})]
         for case in cases
@@ -133,4 +146,6 @@ def _content(value: Any, digests: Mapping[Path, str]) -> Any:
         return [digests.get(value.path), value.member, value.frames]
     if isinstance(value, tuple):
         return [_content(item, digests) for item in value]
+    if isinstance(value, Mapping):
+        return {role: _content(item, digests) for role, item in value.items()}
     return value

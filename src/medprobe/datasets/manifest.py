@@ -1,35 +1,24 @@
 """Your own data, without code: a TOML manifest beside a CSV of cases (docs/your-own-data.md).
 
-All that is wrong with it is said at once, with the key or the row: a wrong manifest is status 2, missing images alone are
-status 3. Row 1 is the line of column names.
+All that is wrong with it is said at once, with the key or the row: a wrong manifest is status 2, missing files alone are
+status 3. The keys are read here, the cases in `_table`.
 """
 
-import csv
-import functools
-import io
-import math
-import os
-import re
 import tomllib
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from pathlib import Path, PureWindowsPath
-from typing import Any, Literal, cast
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from medprobe.datasets._layout import refuse_missing
+from medprobe.datasets._table import MASKS, OPTIONAL, Table, inside, refusal, required
 from medprobe.errors import RequestError
 from medprobe.registry import did_you_mean
-from medprobe.types import Case, Dataset, Source, Split
+from medprobe.types import Dataset, Kind
 
-KINDS = ("classification",)
-REQUIRED = ("id", "patient", "image")
-OPTIONAL = ("split", "fold", "spacing", "frame")
-SPLITS = ("train", "val", "test")
-MEMBER = re.compile(r"(.+\.(?:h5|hdf5|hdf|npz)):/+(.+)", re.IGNORECASE)
-FLAGS = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "": math.nan}
-SHOWN = 20
+KINDS: tuple[str, ...] = get_args(Kind)
+NAMED = ("classification", "bags", "segmentation")
+"""Kinds whose classes must be named, and may overlap (multilabel)."""
 
 
 class Manifest(BaseModel):
@@ -41,30 +30,38 @@ class Manifest(BaseModel):
     kind: str
     dims: Literal[2, 3] = 2
     modality: str = "unknown"
-    classes: list[str] = Field(min_length=1)
+    classes: list[str] | None = Field(default=None, min_length=1)
     multilabel: bool = False
+    values: list[int] | None = None
+    ignore: int | None = None
     cases: str = "cases.csv"
 
 
 def load_manifest(path: Path) -> Dataset:
     """The dataset that a manifest describes; its `root` is the manifest's folder. The table of cases is read at once.
 
-    RequestError lists every fault; MissingError gives count and first names when all is well but some images are absent.
+    RequestError lists every fault; MissingError gives count and first names when all is well but some files are absent.
     """
     manifest = _read(path)
     root = path.parent.resolve()
     try:
-        file = _inside(root, manifest.cases)
+        file = inside(root, manifest.cases)
     except RequestError as error:
         raise RequestError(f"{path}: cases: {error}") from None
     if not file.is_file():
         raise RequestError(f"{path}: cases: expected a CSV file, found none at {file}; write it, or correct the name")
-    cases = Table(path, root, manifest, file).cases()
-    return Dataset(
-        name=manifest.name, kind="classification", dims=manifest.dims, modality=manifest.modality,
-        classes=tuple(manifest.classes), multilabel=manifest.multilabel, licence="your own", source=path.name,
-        citation="your own data", cases=lambda _: cases, root=root,
+    classes = manifest.classes or (["object"] if manifest.kind == "instances" else [])
+    values, ignore, note = manifest.values, manifest.ignore, None
+    if values is not None and ignore in values:  # both were written: the class wins
+        note, ignore = f"ignore = {ignore} is also the mask value of class {classes[values.index(ignore)]!r}, and counts as that class", None
+    dataset = Dataset(
+        name=manifest.name, kind=cast(Kind, manifest.kind), dims=manifest.dims, modality=manifest.modality,
+        classes=tuple(classes), multilabel=manifest.multilabel, licence="your own", source=path.name,
+        citation="your own data", cases=lambda _: (), note=note, root=root,
+        values=None if values is None else tuple(values), ignore=ignore,
     )  # fmt: skip
+    cases = Table(path, file, dataset).cases()
+    return replace(dataset, cases=lambda _: cases)
 
 
 def _read(path: Path) -> Manifest:
@@ -79,12 +76,14 @@ def _read(path: Path) -> Manifest:
     if kind not in KINDS:
         faults.append(f"kind: must be one of those there are ({', '.join(KINDS)}), found {kind!r}; correct it")
     try:
-        manifest = Manifest.model_validate({**document, "kind": "classification"})
-        faults += _faults_of_classes(manifest)
+        manifest = Manifest.model_validate({**document, "kind": str(kind)})
+        faults += _faults_of_names(manifest)
+        if kind in KINDS:
+            faults += _faults_of_kind(manifest) + _faults_of_values(manifest)
     except ValidationError as error:
         faults += [_said(fault) for fault in error.errors()]
     if faults:
-        raise _refusal(path, "the manifest", faults)
+        raise refusal(path, "the manifest", faults)
     return manifest
 
 
@@ -93,227 +92,52 @@ def _said(fault: Any) -> str:
     if kind == "missing":
         return f"{key}: expected this key, found none; add it"
     if kind == "extra_forbidden":
-        if key in ("values", "ignore"):
-            return f"{key}: belongs to masks, and kind is classification; leave it out"
         return f"{key}: no such key; {did_you_mean(key, list(Manifest.model_fields))}"
     if kind == "string_pattern_mismatch":
         return f"{key}: expected small letters, digits and hyphens, 48 at most, found {fault['input']!r}; choose another"
     return f"{key}: {fault['msg']}, found {fault['input']!r}; correct it"
 
 
-def _faults_of_classes(manifest: Manifest) -> list[str]:
-    classes, faults = manifest.classes, []
-    if len(classes) < 2 and not manifest.multilabel:
-        faults.append(f"classes: expected two or more, found {classes}; name them all, or set multilabel = true")
+def _faults_of_names(manifest: Manifest) -> list[str]:
+    classes, faults = manifest.classes or [], []
     if doubles := sorted({name for name in classes if classes.count(name) > 1}):
         faults.append(f"classes: expected different names, found {doubles[0]!r} twice; rename one")
     if blank := [name for name in classes if name != name.strip() or not name]:
         faults.append(f"classes: expected names without blanks around them, found {blank[0]!r}; correct it")
-    if manifest.multilabel and (taken := sorted(set(classes) & {*REQUIRED, *OPTIONAL})):
+    if manifest.multilabel and (taken := sorted(set(classes) & {*required(manifest.kind), *OPTIONAL})):
         faults.append(f"classes: {taken[0]!r} is the name of another column of the cases; rename the class")
     return faults
 
 
-def _refusal(path: Path, what: str, faults: Sequence[str]) -> RequestError:
-    if len(faults) == 1:
-        return RequestError(f"{path}: {what}: {faults[0]}")
-    listed = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(faults[:SHOWN], 1))
-    more = f"\n  ... and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-    return RequestError(f"{path}: {what} has {len(faults)} faults; correct them:\n{listed}{more}")
+def _faults_of_kind(manifest: Manifest) -> list[str]:
+    """Keys that this kind needs, or has no use for."""
+    kind, classes, faults = manifest.kind, manifest.classes, []
+    if classes is None and kind in NAMED:
+        faults.append("classes: expected this key, found none; add it")
+    elif classes is not None and len(classes) < 2 and kind != "instances" and not (manifest.multilabel and kind in NAMED):
+        advice = ", or set multilabel = true" if kind in NAMED else ""
+        faults.append(f"classes: expected two or more, found {classes}; name them all{', background first' if kind in MASKS else ''}{advice}")
+    if manifest.multilabel and kind not in NAMED:
+        faults.append(f"multilabel: belongs to {', '.join(NAMED)}, and kind is {kind}; leave it out")
+    if kind not in MASKS:
+        faults += [f"{key}: belongs to masks, and kind is {kind}; leave it out" for key in ("values", "ignore") if getattr(manifest, key) is not None]
+    elif manifest.values is not None and (kind == "instances" or manifest.multilabel):
+        said = "instances keep the numbers of their file" if kind == "instances" else "with multilabel every class has a mask of 0 and 1 (or 255)"
+        faults.append(f"values: {said}; leave it out")
+    return faults
 
 
-def _inside(root: Path, text: str, real: Callable[[str], str] = os.path.realpath) -> Path:
-    """The path below the manifest's folder; RequestError if it leaves it, also by a symbolic link."""
-    if Path(text).is_absolute() or PureWindowsPath(text).is_absolute():
-        raise RequestError(f"paths are relative to the manifest, so that its folder can be moved; found {text!r}, make it relative")
-    path = root / text
-    if "\0" in text:
-        raise RequestError(f"expected a path, found {text!r}; correct it")
-    direct = path.name != ".." and not os.path.islink(path)
-    if not Path(real(str(path.parent)) if direct else os.path.realpath(path)).is_relative_to(root):
-        raise RequestError(f"expected a path inside the manifest's folder, found {text!r}, which leaves it; move or copy the file in")
-    return path
-
-
-class Table:
-    """The CSV of cases: rows to `Case`s, faults collected."""
-
-    def __init__(self, path: Path, root: Path, manifest: Manifest, file: Path) -> None:
-        self.path, self.root, self.manifest, self.file = path, root, manifest, file
-        self.labels = manifest.classes if manifest.multilabel else ["target"]
-        self.part: Literal["split", "fold"] | None = None
-        self.faults: list[str] = []
-        self.parts_and_targets_hold = True
-        self._real = functools.cache(os.path.realpath)
-
-    def cases(self) -> list[Case]:
-        """All cases, or one RequestError with every fault; MissingError when nothing but images is missing."""
-        rows = self._rows()
-        found = [self._case(number, row) for number, row in rows]
-        self._across(rows)
-        if self.parts_and_targets_hold:
-            self._absences(found)
-        paths = {str(source.path.relative_to(self.root)) for case in found for source in case.images["image"]}
-        missing = sorted(path for path in paths if not os.path.exists(self.root / path))
-        if self.faults:
-            if missing:
-                self.faults.append(f"{len(missing):,} of {len(paths):,} images are missing, first {', '.join(missing[:5])}; correct the paths, or fetch the images")
-            raise _refusal(self.path, self.file.name, self.faults)
-        refuse_missing(self.manifest.name, missing, len(paths), self.root)
-        return found
-
-    def _rows(self) -> list[tuple[int, dict[str, str]]]:
-        """(row number, column → text) of every row that has as many values as there are columns."""
-        try:
-            reader = csv.reader(io.StringIO(self.file.read_bytes().decode("utf-8-sig"), newline=""))
-            lines = [(reader.line_num, [value.strip() for value in values]) for values in reader]
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise RequestError(f"{self.file}: expected comma-separated UTF-8 text, found {error}; save it as CSV in UTF-8") from None
-        header = lines[0][1] if lines else []
-        self._check(header)
-        rows = []
-        for number, values in lines[1:]:
-            if not any(values):
-                continue
-            if len(values) == len(header):
-                rows.append((number, dict(zip(header, values, strict=True))))
-            else:
-                self._fault(number, f"expected {len(header)} values, found {len(values)}; put a value with a comma in quotes", decisive=True)
-        if not rows and not self.faults:
-            self.faults.append("expected at least one case, found none; write one line for each image")
-        return rows
-
-    def _check(self, header: list[str]) -> None:
-        """Faults of the column names; those without which no row can be understood are raised at once."""
-        if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
-            raise RequestError(f"{self.file}: expected commas between columns, found {'semicolons' if ';' in header[0] else 'tabs'}; save it as comma-separated")
-        known = [*REQUIRED, *self.labels, *OPTIONAL]
-        self.faults += [f"no column {name!r}; add it" for name in (*REQUIRED, *self.labels) if name not in header]
-        self.faults += [f"column {name!r} is there {header.count(name)} times; keep one" for name in dict.fromkeys(header) if header.count(name) > 1]
-        if {"split", "fold"} <= set(header):
-            self.faults.append("both a split and a fold column; keep one")
-        undecided = bool(self.faults)
-        self.faults += [f"unknown column {name!r}; {did_you_mean(name, known)}" for name in dict.fromkeys(header) if name not in known]
-        if undecided:
-            raise _refusal(self.path, self.file.name, self.faults)
-        self.part = "split" if "split" in header else "fold" if "fold" in header else None
-
-    def _fault(self, number: int, said: str, decisive: bool = False) -> None:
-        """Keep a fault of a row; after a decisive one, which classes a part lacks cannot be told."""
-        self.faults.append(f"row {number}: {said}")
-        self.parts_and_targets_hold &= not decisive
-
-    def _case(self, number: int, row: dict[str, str]) -> Case:
-        for column in REQUIRED:
-            if not row[column]:
-                self._fault(number, f"{column} is empty; fill it in")
-        part = self._part(number, row)
-        split, fold = (cast(Split, part), None) if isinstance(part, str) else (None, part)
-        fields = {"spacing": row["spacing"]} if row.get("spacing") else {}
-        return Case(row["id"], row["patient"], {"image": self._sources(number, row)}, self._target(number, row), split, fold, fields)
-
-    def _part(self, number: int, row: dict[str, str]) -> str | int | None:
-        if self.part is None:
-            return None
-        text = row[self.part]
-        if self.part == "fold":
-            fold = _whole(text)
-            if fold is None:
-                self._fault(number, f"fold must be a whole number from 0 on, found {text!r}; correct it", decisive=True)
-            return fold
-        if text not in SPLITS:
-            self._fault(number, f"split must be train, val or test, found {text!r}; {did_you_mean(text.lower(), list(SPLITS))}", decisive=True)
-        return text
-
-    def _target(self, number: int, row: dict[str, str]) -> Any:
-        classes = self.manifest.classes
-        if self.manifest.multilabel:
-            wrong = [name for name in classes if row[name] not in FLAGS]
-            for name in wrong:
-                self._fault(number, f"{name} must be 0, 1 or empty, found {row[name]!r}; correct it", decisive=True)
-            values = tuple(FLAGS.get(row[name], math.nan) for name in classes)
-            return None if all(map(math.isnan, values)) else values
-        label = row["target"]
-        index = classes.index(label) if label in classes else _whole(label)
-        if label and (index is None or index >= len(classes)):
-            self._fault(number, f"no class {label!r}; {did_you_mean(label, classes)}", decisive=True)
-            return None
-        return index
-
-    def _sources(self, number: int, row: dict[str, str]) -> tuple[Source, ...]:
-        """The channels whose paths are in order."""
-        frame = _whole(row.get("frame", ""))
-        if row.get("frame") and frame is None:
-            self._fault(number, f"frame must be a whole number from 0 on, found {row['frame']!r}; correct it")
-        if row.get("spacing") and not _is_spacing(row["spacing"]):
-            self._fault(number, f'spacing must be three sizes in mm, "z y x", found {row["spacing"]!r}; correct it')
-        found = []
-        for text in (part.strip() for part in row["image"].split(";")) if row["image"] else ():
-            match = MEMBER.fullmatch(text)
-            name, member = (match[1], match[2]) if match else (text, None)
-            try:
-                if not name:
-                    raise RequestError(f"expected a path between the semicolons, found none in {row['image']!r}; fill it in")
-                path = _inside(self.root, name, self._real)
-                if ":/" in name:
-                    raise RequestError(f"expected a path, file.h5:/dataset or file.npz:/name, found {text!r}; correct it")
-                found.append(Source(path, member, None if frame is None else (frame,)))
-            except RequestError as error:
-                self._fault(number, f"image: {error}")
-        return tuple(found)
-
-    def _across(self, rows: list[tuple[int, dict[str, str]]]) -> None:
-        """Faults that only several rows show: double ids, patients in two parts, uneven channels."""
-        ids: dict[str, list[int]] = defaultdict(list)
-        parts: dict[str, dict[str | int | None, int]] = defaultdict(dict)
-        channels: dict[int, int] = {}
-        for number, row in rows:
-            ids[row["id"]].append(number)
-            channels.setdefault(row["image"].count(";") + 1, number)
-            if self.part is not None and row["patient"]:
-                part = row[self.part] if self.part == "split" else _whole(row[self.part])
-                parts[row["patient"]].setdefault(part, number)
-        self.faults += [f"id {name!r} is in rows {_listed(where)}; give every case its own" for name, where in ids.items() if name and len(where) > 1]
-        for patient, where in parts.items():
-            if len(where) > 1:
-                said = _listed([f"{part!r} (row {number})" for part, number in where.items()])
-                self.faults.append(f"patient {patient!r} is in {self.part}s {said}; give every patient one {self.part}")
-        if len(channels) > 1:
-            said = _listed([f"{count} (row {number})" for count, number in sorted(channels.items())])
-            self.faults.append(f"expected the same number of channels in every row, found {said}; correct the image column")
-
-    def _absences(self, cases: list[Case]) -> None:
-        """Classes that cannot be learnt or scored, and folds that are none."""
-        for part in ("train", "test") if self.part == "split" else (None,):
-            targets = [case.target for case in cases if case.target is not None and part in (None, case.split)]
-            if self.manifest.multilabel:
-                absent = [name for place, name in enumerate(self.manifest.classes) if not any(target[place] == 1 for target in targets)]
-            else:
-                absent = [name for place, name in enumerate(self.manifest.classes) if place not in targets]
-            if absent and cases:
-                where = f" in {part}" if part else ""
-                self.faults.append(f"no case{where} has class {', '.join(absent)}; add some, or leave the class out")
-        folds = sorted({case.fold for case in cases if case.fold is not None})
-        if self.part == "fold" and cases and (folds != list(range(len(folds))) or len(folds) < 2):
-            self.faults.append(f"folds must be 0, 1, ... without a gap and two at least, found {', '.join(map(str, folds))}; number them so")
-
-
-def _whole(text: str) -> int | None:
-    """The whole number a cell holds; spreadsheets write 1.0 in columns with empty cells."""
-    return int(float(text)) if re.fullmatch(r"\d{1,9}(\.0+)?", text, re.ASCII) else None
-
-
-def _is_spacing(text: str) -> bool:
-    try:
-        sizes = [float(size) for size in text.split()]
-    except ValueError:
-        return False
-    return len(sizes) == 3 and all(math.isfinite(size) and size > 0 for size in sizes)
-
-
-def _listed(things: Sequence[Any], shown: int = 5) -> str:
-    """`2, 5 and 9`."""
-    texts = [str(thing) for thing in things[:shown]]
-    if len(things) > shown:
-        return ", ".join(texts) + f" and {len(things) - shown} more"
-    return " and ".join(filter(None, (", ".join(texts[:-1]), texts[-1])))
+def _faults_of_values(manifest: Manifest) -> list[str]:
+    """A value for each class, and none of two meanings unless `values` says which."""
+    classes, values, ignore, faults = manifest.classes or [], manifest.values, manifest.ignore, []
+    if manifest.kind not in ("segmentation", "registration"):
+        return []
+    taken = ("absent", "present") if manifest.multilabel else tuple(classes)
+    if values is None and ignore is not None and 0 <= ignore < len(taken):
+        advice = "choose another value" if manifest.multilabel else "give values"
+        faults.append(f"ignore: without values {ignore} means {taken[ignore]!r} in a mask; {advice}, or leave ignore out")
+    if values is not None and len(values) != len(classes):
+        faults.append(f"values: expected one for each of {len(classes)} classes, found {len(values)}; correct one of the two")
+    if values is not None and (doubles := sorted({value for value in values if values.count(value) > 1})):
+        faults.append(f"values: expected different values, found {doubles[0]} twice; correct one")
+    return faults

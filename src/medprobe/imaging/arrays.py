@@ -5,9 +5,11 @@ be left out where a file holds a single array. Unsigned 8 and 16 bit count from 
 floats within 0 and 1 from 0 to 1, everything else from the least to the greatest value of the whole array.
 """
 
+import io
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from medprobe.errors import CaseError
+from medprobe.files import write_atomically
 from medprobe.imaging.raw import Raw, check_finite, check_size, chosen, range_of, stamp, typed_range
 from medprobe.types import Source
 
@@ -33,7 +36,7 @@ def channels(source: Source) -> int:
 
 
 def read(source: Source, start: int, stop: int | None) -> Raw:
-    with _array(source) as array:
+    with opened(source) as array:
         axis = _plane_axis(array.shape, array.dtype, source.path)
         places = chosen(source, 1 if axis is None else array.shape[axis], start, stop)
         pixels = _planes(_taken(array, axis, places), _colour(array.shape, array.dtype))
@@ -78,7 +81,7 @@ def _planes(array: np.ndarray, colour: bool) -> np.ndarray:
 def _header(source: Source) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and number type, without the values."""
     if source.path.suffix.lower() != ".npz":
-        with _array(source) as array:
+        with opened(source) as array:
             return tuple(array.shape), array.dtype
     with zipfile.ZipFile(source.path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist()]
@@ -90,8 +93,8 @@ def _header(source: Source) -> tuple[tuple[int, ...], np.dtype]:
 
 
 @contextmanager
-def _array(source: Source) -> Iterator[Any]:
-    """The array: a view of the file where its format allows, else whole."""
+def opened(source: Source) -> Iterator[Any]:
+    """The array as it is stored: a view of the file where its format allows (in HDF5 with its attributes), else whole."""
     suffix = source.path.suffix.lower()
     if suffix == ".npy":
         yield np.load(source.path, mmap_mode="r", allow_pickle=False)
@@ -108,6 +111,40 @@ def _array(source: Source) -> Iterator[Any]:
             names: list[str] = []
             file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
             yield file[_member(source, names)]
+
+
+def named(source: Source, usual: str) -> Source:
+    """The source; where it names no array and the file has one of the usual name, that one."""
+    suffix, there = source.path.suffix.lower(), False
+    if not source.member and suffix == ".npz":
+        with zipfile.ZipFile(source.path) as archive:
+            there = f"{usual}.npy" in archive.namelist()
+    elif not source.member and suffix in HDF5:
+        import h5py
+
+        with h5py.File(source.path) as file:
+            there = isinstance(file.get(usual), h5py.Dataset)
+    return replace(source, member=usual) if there else source
+
+
+def geometry(array: Any) -> tuple[tuple[float, float, float] | None, np.ndarray | None]:
+    """Spacing (z, y, x) in mm and affine of an opened array, where `save` wrote them beside it."""
+    attributes = getattr(array, "attrs", {})
+    spacing, affine = (np.asarray(attributes[name]) if name in attributes else np.zeros(0) for name in ("spacing", "affine"))
+    sizes = [float(size) for size in spacing] if spacing.shape == (3,) and spacing.dtype.kind in "iuf" else []
+    positive = len(sizes) == 3 and all(np.isfinite(size) and size > 0 for size in sizes)
+    return (sizes[0], sizes[1], sizes[2]) if positive else None, affine if affine.shape == (4, 4) and np.isfinite(affine).all() else None
+
+
+def save(path: Path, name: str, array: np.ndarray, spacing: tuple[float, float, float] | None = None, affine: np.ndarray | None = None) -> None:
+    """One array to HDF5, whole or not at all: compressed with gzip, its geometry as attributes."""
+    import h5py
+
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        dataset = file.create_dataset(name, data=array, compression="gzip")
+        dataset.attrs.update({key: value for key, value in (("spacing", spacing), ("affine", affine)) if value is not None})
+    write_atomically(path, buffer.getvalue())
 
 
 @lru_cache(maxsize=1)
@@ -128,7 +165,7 @@ def _member(source: Source, names: list[str]) -> str:
 
 @lru_cache(maxsize=64)
 def _range(path: Path, member: str | None, changed: int) -> tuple[float, float]:
-    with _array(Source(path, member)) as array:
+    with opened(Source(path, member)) as array:
         values = np.asarray(array[...])
     check_finite(values, path)
     return range_of(values)

@@ -1,7 +1,7 @@
 """TIFF through tifffile: 8 and 16 bit, float, RGB, several pages. What it needs an optional codec for goes through Pillow.
 
 Samples of a pixel are channels (alpha dropped), every other axis but rows and columns, flattened in order, is planes. Of a
-pyramid the full resolution is read. MINISWHITE is kept as a fact, palettes become RGB.
+pyramid the full resolution is read. MINISWHITE is kept as a fact, palettes become RGB, in masks (`read_indices`) they do not.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from medprobe.imaging.raw import Raw, check_size, chosen, range_of, typed_range
 from medprobe.types import Source
 
 SUFFIXES = (".tif", ".tiff")
-MINISWHITE, RGB = 0, 2
+MINISWHITE, RGB, PALETTE = 0, 2, 3
 WITHOUT_ALPHA = {2: 1, 4: 3}
 
 
@@ -40,6 +40,16 @@ def channels(source: Source) -> int:
 
 
 def read(source: Source, start: int, stop: int | None) -> Raw:
+    return _read(source, start, stop, in_colour=RGB)
+
+
+def read_indices(source: Source) -> Raw:
+    """All planes of the source as numbers: of a palette the indices, not the colours."""
+    return _read(source, 0, None, in_colour=PALETTE)
+
+
+def _read(source: Source, start: int, stop: int | None, in_colour: int) -> Raw:
+    """`in_colour`: photometric interpretations beyond this one are turned into RGB."""
     with _open(source.path) as file:
         series = file.series[0]
         page = series.keyframe
@@ -51,13 +61,13 @@ def read(source: Source, start: int, stop: int | None) -> Raw:
         whole = not typed_range(series.dtype)
         inverted = page.photometric == MINISWHITE
         try:
-            pixels = None if page.photometric > RGB else _pixels(series, range(total) if whole else places)
+            pixels = None if page.photometric > in_colour else _pixels(series, range(total) if whole else places)
         except ValueError as error:
             if "imagecodecs" not in str(error):
                 raise
             pixels = None
         if pixels is None:  # colours that tifffile hands over as they are stored, or compressed by an optional codec
-            pixels, inverted = _through_pillow(source.path, [series.pages[place].index for place in (range(total) if whole else places)]), False
+            pixels, inverted = _through_pillow(source.path, [series.pages[place].index for place in (range(total) if whole else places)], in_colour), False
         limits = range_of(pixels)
         return Raw(pixels[:, list(places)] if whole else pixels, limits, inverted)
 
@@ -81,12 +91,12 @@ def _channels_first(array: np.ndarray, axes: str) -> np.ndarray:
     return array.reshape(len(array), -1, *array.shape[-2:])
 
 
-def _through_pillow(path: Path, pages: Sequence[int]) -> np.ndarray:
+def _through_pillow(path: Path, pages: Sequence[int], in_colour: int) -> np.ndarray:
     """(C, D, H, W), MINISWHITE already turned round."""
     planes = []
     with pictures.opened(path) as file:
         for page in pages:
             file.seek(page)
-            planes.append(pictures.plain(file))
+            planes.append(np.array(file) if in_colour == PALETTE and file.mode == "P" else pictures.plain(file))
     stack = np.stack(planes)
     return stack[None] if stack.ndim == 3 else np.moveaxis(stack, -1, 0)

@@ -1,0 +1,369 @@
+"""Masks: files to whole numbers per voxel, on the grid of the file, and back.
+
+    .png .bmp           grey, palette (its indices), 1 bit; colours only where all channels are equal
+    .tif .tiff          pages are planes; palettes as indices
+    a folder            its pictures in natural order are planes
+    .nii .nii.gz        turned to canonical axes as an image is, so that both lie on each other
+    .h5 .npz .npy       (H, W), (D, H, W); `labels` where no array is named and there is one of that name
+
+Whole numbers that a file keeps as floats, or scales to within 0.001 of whole ones, are taken; fractions come from smooth
+resampling and are refused, and so are values that nobody named: a mask that is not understood must not be scored.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from medprobe.errors import CaseError, RequestError
+from medprobe.files import write_atomically
+from medprobe.imaging import arrays, nifti, pictures, tiff
+from medprobe.imaging.formats import identify, pictures_in
+from medprobe.imaging.raw import check_finite, check_size, chosen, said_plainly
+from medprobe.types import Source
+
+IGNORED = -1
+"""Index of voxels that are not scored."""
+MEMBER = "labels"
+WHOLE = 1e-3
+APART = 0.01
+"""How far, in voxels, the corners of two grids may lie apart and still be the same grid."""
+TIE = 1e-6
+TABLE = 1 << 16
+LOSSLESS = (".png", ".bmp")
+WIDENED = {"L;2": 85, "L;4": 17}
+"""Grey PNG of 2 and 4 bit as Pillow opens them → what it multiplies their values by."""
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """Whole numbers (D, H, W) or (H, W); with `multilabel` a map of 0 and 1 for each class, (K, D, H, W) or (K, H, W).
+
+    `spacing` is (z, y, x) in mm, `affine` the 4x4 matrix from (x, y, z) indices to world; None where a file has none.
+    """
+
+    labels: np.ndarray
+    spacing: tuple[float, float, float] | None = None
+    affine: np.ndarray | None = None
+    multilabel: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(D, H, W) or (H, W)."""
+        return self.labels.shape[1:] if self.multilabel else self.labels.shape
+
+
+# ---------------------------------------------------------------------------------------------- files
+
+
+def read_labels(
+    sources: Sequence[Source], *, dims: int, classes: Sequence[str] | None = None, values: Sequence[int] | None = None,
+    ignore: int | None = None, multilabel: bool = False, as_stored: bool = False,
+) -> LabelMap:  # fmt: skip
+    """The mask of a case, as class indices 0…K-1 and -1 where it holds `ignore`; CaseError for one that is not understood.
+
+    `values` are the mask values of the classes, 0…K-1 if None; of two classes, 0 and 255 are understood too, and 1-bit masks
+    whatever `values` say. A value that belongs to a class is that class, also if it is `ignore`. Without `classes` the numbers
+    of instances stay as they are, unsigned, up to 2^64-1, and `ignore` is left to the metric.
+
+    `multilabel`: one source per class, or a single one whose first axis (NIfTI: the last) is the class. `as_stored`: a
+    NIfTI file's voxels in the order of the file, for scoring against a reference that has no affine.
+    """
+    if not sources or (len(sources) > 1 and not multilabel):
+        raise CaseError(f"{sources[0].path if sources else 'a mask'}: expected one mask, found {len(sources)}; write all classes into one file, or set multilabel = true")
+    path = sources[0].path
+    if multilabel:
+        return _read_each(sources, dims, tuple(classes or (source.path.name for source in sources)), ignore, as_stored)
+    found = _read(sources[0], dims, as_stored)
+    return replace(found, labels=_ids(found.labels, path) if classes is None else _indices(found.labels, classes, values, ignore, path))
+
+
+def write_labels(path: Path, labels: LabelMap) -> None:
+    """By suffix: .nii.gz or .nii, .png for a plane of 0 to 65,535, .h5 (array `labels`); in the smallest type that holds it.
+
+    What `read_labels` reads; ITK-SNAP, 3D Slicer and SimpleITK find the volume where the image was. Maps of several classes
+    at once have the class as first axis in HDF5, as fourth in NIfTI.
+    """
+    name, array = path.name.lower(), _smallest(labels.labels, path)
+    if name.endswith(nifti.SUFFIXES):
+        stack = array if labels.multilabel else array[None]
+        stack = stack if stack.ndim == 4 else stack[:, None]
+        nifti.save(path, np.moveaxis(stack, 0, -1) if labels.multilabel else stack[0], labels.affine, labels.spacing)
+    elif name.endswith(arrays.HDF5):
+        arrays.save(path, MEMBER, array, labels.spacing, labels.affine)
+    elif name.endswith(".png"):
+        from PIL import Image as Pillow
+
+        if array.ndim != 2 or array.dtype not in (np.uint8, np.uint16):
+            raise CaseError(f"{path}: expected a plane of labels from 0 to 65535 in PNG, found shape {array.shape} from {array.min()} to {array.max()}; write .nii.gz or .h5")
+        buffer = io.BytesIO()
+        Pillow.fromarray(array).save(buffer, "PNG")
+        write_atomically(path, buffer.getvalue())
+    else:
+        raise RequestError(f"{path}: expected .nii.gz, .png or .h5 to write labels to, found {path.suffix or 'no suffix'}; choose another name")
+
+
+def _read_each(sources: Sequence[Source], dims: int, classes: Sequence[str], ignore: int | None, as_stored: bool) -> LabelMap:
+    """A 0/1 map per class, from a file each or from one file with a further axis."""
+    if len(sources) == 1 != len(classes):
+        parts, paths = _read_stack(sources[0], dims, as_stored), [sources[0].path] * len(classes)
+    else:
+        parts, paths = [_read(source, dims, as_stored) for source in sources], [source.path for source in sources]
+    first = parts[0]
+    if len(parts) != len(classes):
+        raise CaseError(f"{paths[0]}: expected {len(classes)} masks, one per class, found {len(parts)}; give every class a mask, an empty one where it is absent")
+    for part, path in zip(parts, paths, strict=True):
+        if part.shape != first.shape or corners_apart(part.shape, part.affine, first.affine) > APART:
+            raise CaseError(f"{path}: expected the grid of {paths[0].name}, {_size(first)} with {_place(first)}, found {_size(part)} with {_place(part)}; write the masks of a case on one grid")
+    masks = [_indices(part.labels, ("absent", name), None, ignore, path) for part, name, path in zip(parts, classes, paths, strict=True)]
+    return LabelMap(np.stack(masks), first.spacing, first.affine, multilabel=True)
+
+
+def _read(source: Source, dims: int, as_stored: bool) -> LabelMap:
+    """Whole numbers on `dims` axes, not yet understood."""
+    with said_plainly(source.path):
+        found = _stored(source, as_stored, further_axes=False)
+        array = found.labels
+        if source.frames is not None:
+            array = array[None] if array.ndim == 2 else array
+            array = array[list(chosen(source, len(array), 0, None))]
+        return replace(found, labels=_on_axes(_whole(array, source.path), dims, source.path))
+
+
+def _read_stack(source: Source, dims: int, as_stored: bool) -> list[LabelMap]:
+    """One mask after the other from a file that holds those of all classes."""
+    with said_plainly(source.path):
+        found = _stored(source, as_stored, further_axes=True)
+        return [replace(found, labels=_on_axes(_whole(part, source.path), dims, source.path)) for part in found.labels]
+
+
+def _stored(source: Source, as_stored: bool, further_axes: bool) -> LabelMap:
+    path, kind = source.path, identify(source.path)
+    if kind == "nifti":
+        array, spacing, affine, _ = nifti.volume(path, as_stored=as_stored, further_axes=further_axes)
+        return LabelMap(np.moveaxis(array.reshape(*array.shape[:3], -1), -1, 0) if further_axes else array, spacing, affine)
+    if kind == "arrays":
+        with arrays.opened(arrays.named(source, MEMBER)) as array:
+            if len(array.shape) < 2:
+                raise CaseError(f"{path}: expected a mask of two axes or more, found shape {array.shape}; store (H, W) or (D, H, W)")
+            check_size(path, *array.shape[-2:])
+            return LabelMap(np.asarray(array[...]), *arrays.geometry(array))
+    if kind == "folder":
+        planes = [_stored(Source(file), as_stored, further_axes=False).labels for file in pictures_in(path)]
+        if not planes or len({plane.shape for plane in planes}) > 1:
+            raise CaseError(f"{path}: expected masks of one size as planes, found {' and '.join(map(str, sorted({plane.shape for plane in planes}))) or 'none'}; correct the folder")
+        return LabelMap(np.concatenate([plane.reshape(-1, *plane.shape[-2:]) for plane in planes]))
+    if kind == "tiff":
+        raw = tiff.read_indices(Source(path))
+        if raw.inverted and raw.pixels.dtype != np.bool_:
+            raise CaseError(f"{path}: expected labels that count from 0, found MINISWHITE, in which 0 is white; save it as MINISBLACK")
+        return LabelMap(_one_channel(~raw.pixels if raw.inverted else raw.pixels, path))
+    if path.name.lower().endswith(LOSSLESS):
+        return LabelMap(_picture(path))
+    raise CaseError(f"{path}: expected a mask as .png, .tif, .nii.gz, .h5 or .npz, found {path.suffix or kind}, which can change or hide its values; save the class indices as one of these")
+
+
+def _picture(path: Path) -> np.ndarray:
+    """(H, W): bool of 1 bit, indices of a palette, else grey values as they are stored."""
+    from PIL import ImageOps
+
+    with pictures.opened(path) as file:
+        widened = WIDENED.get(str(file.tile[0].args), 1) if file.tile and path.suffix.lower() == ".png" else 1
+        if file.mode == "1":
+            return np.array(ImageOps.exif_transpose(file).convert("L")) > 0
+        if file.mode == "P":
+            return np.array(ImageOps.exif_transpose(file))
+        if file.mode in ("RGBA", "LA", "PA"):
+            low, high = file.getchannel("A").getextrema()
+            if low != high:
+                raise CaseError(f"{path}: expected class indices in a grey or palette picture, found transparency from {low} to {high}; save the mask without an alpha channel")
+        array = pictures.plain(file)
+    return _one_channel(array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0), path) // widened
+
+
+def _one_channel(array: np.ndarray, path: Path) -> np.ndarray:
+    """Without the first axis, whose entries must be alike."""
+    if any((channel != array[0]).any() for channel in array[1:]):
+        raise CaseError(f"{path}: expected one number per pixel, found {len(array)} channels that differ; save the class indices in grey or as a palette, not the colours they are shown in")
+    return array[0]
+
+
+def _on_axes(array: np.ndarray, dims: int, path: Path) -> np.ndarray:
+    """Axes of length 1 added or left out in front."""
+    shape = (1,) * (dims - array.ndim) + array.shape
+    lead, shape = shape[: len(shape) - dims], shape[len(shape) - dims :]
+    if not array.size or any(size != 1 for size in lead):
+        raise CaseError(f"{path}: expected a mask of {dims} axes, found shape {array.shape}; " + ("write one plane into a file, or set dims = 3" if dims == 2 else "write one volume into a file"))
+    return np.ascontiguousarray(array.reshape(shape))
+
+
+def _smallest(labels: np.ndarray, path: Path) -> np.ndarray:
+    if labels.dtype.kind not in "bui" or not labels.size:
+        raise CaseError(f"{path}: expected whole numbers as labels, found {labels.dtype} of shape {labels.shape}; round or threshold the prediction")
+    low, high = int(labels.min()), int(labels.max())
+    types = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.uint64, np.int64)
+    return labels.astype(next(kind for kind in types if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max))
+
+
+# --------------------------------------------------------------------------------------------- values
+
+
+def _whole(array: np.ndarray, path: Path) -> np.ndarray:
+    """Integers or bool in this machine's byte order."""
+    check_finite(array, path)
+    if array.dtype.kind != "f":
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+    whole = np.rint(array)
+    fractions = array[np.abs(array - whole) > WHOLE]
+    if fractions.size:
+        raise CaseError(f"{path}: expected whole numbers in a mask, found {fractions.size} fractions such as {fractions[0]:g}; resample masks to the nearest value, or threshold them")
+    exact = 2.0 ** min(np.finfo(array.dtype).nmant + 1, 53)
+    if array.size and np.abs(whole).max() > exact:
+        raise CaseError(f"{path}: expected labels up to {exact:.0f} in {array.dtype}, found {np.abs(whole).max():.0f}, where neighbours cannot be told apart; save integers")
+    return whole.astype(np.int64)
+
+
+def _ids(array: np.ndarray, path: Path) -> np.ndarray:
+    """Unsigned numbers."""
+    if array.dtype.kind == "b":
+        return array.astype(np.uint8)
+    if array.dtype.kind == "i" and array.min() < 0:
+        raise CaseError(f"{path}: expected instances numbered from 0 on, found {array.min()} in {np.count_nonzero(array < 0)} voxels; number them anew")
+    return array.view(f"u{array.dtype.itemsize}")
+
+
+def _indices(array: np.ndarray, classes: Sequence[str], values: Sequence[int] | None, ignore: int | None, path: Path) -> np.ndarray:
+    """Class indices in the smallest type, signed where something may be ignored."""
+    given = tuple(range(len(classes)) if values is None else values)
+    if len(given) != len(classes):
+        raise RequestError(f"{path}: expected a mask value for each of the {len(classes)} classes, found {len(given)} values; correct `values`")
+    if array.dtype.kind == "b":
+        array = array.astype(np.uint8) * np.uint8(255 if set(given) == {0, 255} else 1)
+    elif given == (0, 1) and ignore != 255 and array.max() == 255:
+        given = (0, 255)
+    names = dict(zip(given, classes, strict=True))
+    meaning = {value: index for index, value in enumerate(given)}
+    if ignore is not None:
+        meaning.setdefault(ignore, IGNORED)
+        names.setdefault(ignore, "ignored")
+    types = (np.uint8, np.uint16) if ignore is None else (np.int8, np.int16, np.int32)
+    result, strange = _looked_up(array, meaning, next(kind for kind in types if len(classes) - 1 <= np.iinfo(kind).max))
+    if strange:
+        expected = ", ".join(f"{value} ({name})" for value, name in list(names.items())[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        found = ", ".join(f"{value} in {np.count_nonzero(array == value):,} voxels" for value in strange[:5]) + (f" and {len(strange) - 5} more values" if len(strange) > 5 else "")
+        raise CaseError(f"{path}: expected the mask values {expected}, found {found}; name every value in `values`, one of them as `ignore`, or correct the mask")
+    return result
+
+
+def _looked_up(array: np.ndarray, meaning: Mapping[int, int], dtype: type) -> tuple[np.ndarray, list[int]]:
+    """Every value's meaning, and the values that have none."""
+    result: np.ndarray = np.zeros(array.shape, dtype)
+    low, high = int(array.min()), int(array.max())
+    if high - low >= TABLE:
+        for value, index in meaning.items():
+            result[array == value] = index
+        return result, [int(value) for value in np.unique(array) if int(value) not in meaning]
+    table: np.ndarray = np.zeros(high - low + 1, dtype)
+    known, present = np.zeros(len(table), bool), np.zeros(len(table), bool)
+    for value, index in meaning.items():
+        if low <= value <= high:
+            table[value - low], known[value - low] = index, True
+    base = np.array(low, array.dtype).astype(np.int64)
+    for plane, to in zip(array, result, strict=True):
+        codes = plane.astype(np.int64) - base
+        present[codes] = True
+        to[...] = table[codes]
+    return result, [low + int(place) for place in np.flatnonzero(present & ~known)]
+
+
+# ------------------------------------------------------------------------------------------- geometry
+
+
+def check_geometry(pred: LabelMap, true: LabelMap, what: str) -> None:
+    """RequestError unless both lie on one grid: equal shapes, and corners within a hundredth of a voxel where both know
+    where they are. `what` names the prediction."""
+    if pred.multilabel != true.multilabel or (true.multilabel and len(pred.labels) != len(true.labels)):
+        raise RequestError(f"{what}: expected masks of {_classes_said(true)}, found {_classes_said(pred)}; write one mask for each class")
+    advice = "resample it (--resample nearest), or write it on the grid of the reference" if _shared_space(pred, true) else "write it on the grid of the reference"
+    if pred.shape != true.shape:
+        raise RequestError(f"{what}: expected the shape of the reference, {_size(true)}, found {_size(pred)}; {advice}")
+    if (distance := corners_apart(true.shape, pred.affine, true.affine)) > APART:
+        raise RequestError(f"{what}: expected the place of the reference, {_place(true)}, found {_place(pred)}, {distance:.3g} voxels away; {advice}")
+
+
+def resample_nearest(pred: LabelMap, like: LabelMap, what: str = "the prediction") -> LabelMap:
+    """The prediction on the grid of `like`: at each voxel centre the value of the voxel it lies in, 0 outside.
+
+    Centres on the border of two voxels (to a millionth) take the one of higher index. Planes without affines are taken to
+    show the same picture from edge to edge; of planes with affines, what lies across them does not count. Where one affine is
+    unknown and the shapes are equal, there is nothing to resample.
+    """
+    if not _shared_space(pred, like) and pred.shape == like.shape:
+        return replace(pred, spacing=like.spacing, affine=like.affine)
+    if not _shared_space(pred, like):
+        raise RequestError(f"{what}: expected a prediction and a reference with affines to resample between, found {'none in ' + ('either' if pred.affine is like.affine else 'one of them')}; write it on the grid of the reference")
+    if len(pred.shape) != len(like.shape):
+        raise RequestError(f"{what}: expected {len(like.shape)} axes like the reference, found {len(pred.shape)}; write it on the grid of the reference")
+    source = pred.labels.reshape(-1, *_three(pred.shape))
+    result = np.zeros((len(source), *_three(like.shape)), source.dtype)
+    matrix = _between(pred, like)
+    y, x = np.mgrid[: result.shape[2], : result.shape[3]]
+    overlap = False
+    for z in range(result.shape[1]):
+        places = [np.floor(row[0] * x + row[1] * y + row[2] * z + row[3] + 0.5 + TIE) for row in matrix[2::-1]]
+        inside = np.logical_and.reduce([(place >= 0) & (place < size) for place, size in zip(places, source.shape[1:], strict=True)])
+        overlap |= bool(inside.any())
+        result[:, z][:, inside] = source[:, *(place[inside].astype(np.int64) for place in places)]
+    if not overlap:
+        raise RequestError(f"{what}: expected a prediction that overlaps the reference at {_place(like)}, found it at {_place(pred)}; write it with the affine of the image")
+    return LabelMap(result.reshape(*pred.labels.shape[: len(pred.labels.shape) - len(pred.shape)], *like.shape), like.spacing, like.affine, pred.multilabel)
+
+
+def _between(pred: LabelMap, like: LabelMap) -> np.ndarray:
+    """4x4 from (x, y, z) indices of `like` to those of `pred`."""
+    if pred.affine is not None and like.affine is not None:
+        matrix = np.linalg.inv(pred.affine) @ like.affine
+        if len(like.shape) == 2:
+            matrix[2] = 0
+        return matrix
+    ratios = [old / new for old, new in zip(_three(pred.shape)[::-1], _three(like.shape)[::-1], strict=True)]
+    matrix = np.diag([*ratios, 1.0])
+    matrix[:3, 3] = [ratio / 2 - 0.5 for ratio in ratios]
+    return matrix
+
+
+def _shared_space(a: LabelMap, b: LabelMap) -> bool:
+    if a.affine is None or b.affine is None:
+        return a.affine is b.affine and len(a.shape) == len(b.shape) == 2
+    return True
+
+
+def corners_apart(shape: tuple[int, ...], affine: np.ndarray | None, other: np.ndarray | None) -> float:
+    """The greatest distance between corresponding corners of two grids of one shape, in voxels of the second; 0 where one has no affine."""
+    if affine is None or other is None:
+        return 0.0
+    ends = [(0, size - 1) for size in _three(shape)[::-1]]
+    corners = np.array([(x, y, z, 1) for x in ends[0] for y in ends[1] for z in ends[2]], float)
+    apart = np.linalg.norm(corners @ (affine - other)[:3].T, axis=1).max()
+    return float(apart / np.linalg.norm(other[:3, :3], axis=0).min())
+
+
+def _three(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (1,) * (3 - len(shape)) + shape
+
+
+def _classes_said(labels: LabelMap) -> str:
+    return f"{len(labels.labels)} classes" if labels.multilabel else "classes that exclude each other"
+
+
+def _size(labels: LabelMap) -> str:
+    return " x ".join(map(str, labels.shape))
+
+
+def _place(labels: LabelMap) -> str:
+    if labels.affine is None:
+        return "no known place"
+    first = ", ".join(f"{position:.6g}" for position in labels.affine[:3, 3])
+    return f"first voxel at ({first}) with sides {', '.join(f'{side:.6g}' for side in np.linalg.norm(labels.affine[:3, :3], axis=0))}"
