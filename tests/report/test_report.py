@@ -99,6 +99,30 @@ def test_differences_are_paired_and_corrected(out: Path) -> None:
         comparisons(out, "pixel")
 
 
+def test_results_of_other_labels_are_not_compared(out: Path) -> None:
+    file = next((out / "results/toy/logreg/good").glob("seed0-fold0.json"))
+    document = json.loads(file.read_text())
+    document["provenance"]["dataset_fingerprint"] = "e" * 64
+    file.write_text(json.dumps(document))
+    rows = {row["model"]: row for row in comparisons(out, "pixels")}
+    assert "other images, labels or parts" in rows["good"]["error"]
+    assert "difference" in rows["weak"]
+    write_report(out)
+    assert "The data changed" in (out / "report/index.html").read_text()
+
+
+def test_one_model_with_other_options_has_other_labels_and_a_limit_is_always_said(tmp_path: Path) -> None:
+    for model in ("random:timm:x", "plain"):
+        write_cell(tmp_path, model, 1.0)
+        write_cell(tmp_path, model, 2.0, options={"image-size": 32})
+    write_cell(tmp_path, "other", 1.0, options={"limit": 5})
+    for folder in (tmp_path / "results/toy/logreg").iterdir():
+        results.write_summary(folder)
+    assert set(read_tree(tmp_path).models) == {"random:timm:x", "random:timm:x (image-size=32)", "plain", "plain (image-size=32)", "other (limit=5)"}
+    write_report(tmp_path)
+    assert "Limited:" in (tmp_path / "report/index.html").read_text()
+
+
 def test_odd_names_are_text_wherever_they_stand(tmp_path: Path) -> None:
     name = "<img src=x onerror=alert(1)>|$\\input{x}$"
     write_cell(tmp_path, name, 1.0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from medprobe.check.encoder import Finding
-from medprobe.datasets._layout import checksum, fingerprint
+from medprobe.datasets._layout import checksum, fingerprint, paths_of
 from medprobe.errors import MedprobeError
 from medprobe.features.digests import Digests
 from medprobe.imaging import recipes
@@ -113,7 +113,9 @@ def _patients(dataset: Dataset, cases: Sequence[Case]) -> Finding:
 
 
 def _classes(dataset: Dataset, cases: Sequence[Case]) -> Finding:
-    """Every class is needed where models train and where they are scored; validation may do without."""
+    """Every class is needed where models train and where they are scored; validation may do without. Masks are not opened."""
+    if dataset.kind not in ("classification", "bags"):
+        return Finding("classes", True, ", ".join(dataset.classes) + ": in masks, which are read when they are scored")
     lacking = []
     for part in sorted({_part(case) for case in cases} - {"val"}):
         present = {place for case in cases if _part(case) == part for place in _present(dataset, case)}
@@ -130,7 +132,7 @@ def _present(dataset: Dataset, case: Case) -> list[int]:
 
 
 def _files(cases: Sequence[Case]) -> Finding:
-    paths = sorted({source.path for case in cases for sources in case.images.values() for source in sources})
+    paths = sorted(paths_of(cases))
     missing = [path for path in paths if not path.exists()]
     return Finding("files", not missing, f"{len(missing):,} of {len(paths):,} are missing, first {missing[0]}" if missing else f"{len(paths):,} are there")
 
@@ -150,7 +152,7 @@ def _decoding(dataset: Dataset, cases: Sequence[Case]) -> Finding:
 
 
 def _fingerprint(cases: Sequence[Case]) -> Finding:
-    paths = {source.path for case in cases for sources in case.images.values() for source in sources}
+    paths = paths_of(cases)
     with reporting() as progress:
         digests = Digests(default_cache()).of(paths, progress)
     unread = sorted(path for path in paths if path not in digests)

@@ -26,6 +26,8 @@ def difference(row: Row, other: Row) -> dict[str, Any]:
     result: dict[str, Any] = {"task": row.task_name, "model": row.label, "baseline": other.label, "baseline_head": other.task["head"], "metric": key}
     if not pairs:
         return {**result, "error": "no seed with the same folds in both"}
+    if row.fingerprints != other.fingerprints:
+        return {**result, "error": "other images, labels or parts: the dataset changed between the two; run both again on one state of it"}
     try:
         sides = [([ours[a][fold] for fold in folds], [theirs[b][fold] for fold in folds]) for a, b, folds in pairs]
         each = [stats.paired_difference(one, two, keys=[key], resamples=RESAMPLES)[key] for one, two in sides]
@@ -79,15 +81,21 @@ def comparison_table(rows: Sequence[dict[str, Any]], baseline: str) -> Any:
         if "error" in row:
             table.add_row(row["task"], row["model"], row["metric"], "—", row["error"], "", "", "")
         else:
-            table.add_row(row["task"], row["model"], row["metric"], f"{row['difference']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}", f"{row['p']:.3f}", f"{row['p_holm']:.3f}", str(row["n_patients"]))
+            table.add_row(row["task"], row["model"], row["metric"], f"{row['difference']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}", _p_text(row["p"], len(rows)), _p_text(row["p_holm"], len(rows)), str(row["n_patients"]))
     return table
 
 
+def _p_text(p: float, comparisons: int) -> str:
+    """0.034; where no draw lay on the other side, what a thousand draws can tell at most."""
+    least = 2 / (1 + RESAMPLES)
+    return f"≤ {p:.3f}" if any(abs(p - least * factor) < 1e-9 for factor in range(1, comparisons + 1)) else f"{p:.3f}"
+
+
 def flags(tree: Tree) -> list[dict[str, Any]]:
-    """Models whose paired interval over the best control of their dataset is not above 0, each with a sentence.
+    """Models whose paired interval over the best control of their dataset is not on the better side of 0, each with a sentence.
 
     Controls are the models `pixels` and `mean-rgb` under the same head, and the head `constant` with the same encoder or
-    any; the best is the one with the highest main score.
+    any; the best is the one with the best main score.
     """
     found = []
     for row in tree.rows:
@@ -97,15 +105,16 @@ def flags(tree: Tree) -> list[dict[str, Any]]:
         rivals = [other for other in tree.rows if other.control and other.task["dataset"] == row.task["dataset"] and other.task["head"] in (row.task["head"], "constant") and _value(other, row.main) is not None]
         if not rivals:
             continue
-        best = max(rivals, key=lambda other: (_value(other, row.main), other.label))
+        best = max(rivals, key=lambda other: (row.sign * (_value(other, row.main) or 0.0), other.label))
         change = difference(row, best)
         name = f"{best.label}/{best.task['head']}" if best.task["head"] != row.task["head"] else best.label
         if "error" in change:
             sentence = f"{row.label} on {row.task_name}: not compared with the control {name} ({change['error']})"
-        elif change["low"] > 0:
+        elif (change["low"] if row.sign > 0 else -change["high"]) > 0:
             continue
         else:
-            verb = "is below" if change["high"] < 0 else "is not above"
+            worse = (change["high"] if row.sign > 0 else -change["low"]) < 0
+            verb = ("is below" if worse else "is not above") if row.sign > 0 else ("is above (worse than)" if worse else "is not below")
             sentence = f"{row.label} {verb} the control {name} on {row.task_name}: {row.main} difference {change['difference']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]"
         found.append({**change, "control": name, "sentence": sentence})
     return found

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from medprobe.report.read import Row, Tree
+from medprobe.report.tables import heading
 
 INK, SOFT, ACCENT = "#1f2933", "#8795a1", "#2b6cb0"
 
@@ -20,7 +21,7 @@ def figures(tree: Tree) -> Iterator[tuple[str, str, Any]]:
     style: Any = {"font.family": "sans-serif", "font.size": 9, "axes.edgecolor": SOFT, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "svg.hashsalt": "medprobe", "text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False}
     with matplotlib.rc_context(style):
         yield "scores", "Main score of each model with its 95 % interval over patients; controls are hollow.", _intervals(tree)
-        yield "heatmap", "Main score of every model on every task; hatched cells were not run, crossed ones failed.", _heatmap(tree)
+        yield "heatmap", "Main score of every model on every task, darker is better (each task on its own scale where scores have units); hatched cells were not run, crossed ones failed.", _heatmap(tree)
         scaling = _scaling(tree)
         if scaling is not None:
             yield "scaling", "Main score against image size, one line per model and task (as the paper's Figure 1).", scaling
@@ -35,7 +36,7 @@ def _intervals(tree: Tree) -> Any:
     from matplotlib import pyplot
 
     groups = [[row for row in tree.rows if row.task_name == task and row.score() and row.score()["value"] is not None] for task in tree.tasks]  # type: ignore[index]
-    groups = [sorted(group, key=lambda row: (row.control, -row.score()["value"])) for group in groups if group]  # type: ignore[index]
+    groups = [sorted(group, key=lambda row: row.order) for group in groups if group]
     columns = 2 if len(groups) in (2, 4) else min(3, max(1, len(groups)))
     same = len({group[0].main for group in groups}) == 1
     lines = max(1, -(-len(groups) // columns))
@@ -51,7 +52,7 @@ def _intervals(tree: Tree) -> Any:
         axis.set_yticks(range(len(group)), [_short(row.label) for row in group])
         axis.set_ylim(len(group) - 0.5, -0.5)
         axis.set_title(group[0].task_name, loc="left", fontsize=9, fontweight="bold")
-        axis.set_xlabel(group[0].main)
+        axis.set_xlabel(heading(group, group[0].main))
         axis.tick_params(labelbottom=True)
         axis.grid(axis="x", color="#e4e7eb", lw=0.8)
         axis.set_axisbelow(True)
@@ -67,9 +68,8 @@ def _heatmap(tree: Tree) -> Any:
     grid = [[tree.get(task, label) for task in tree.tasks] for label in tree.models]
     values = np.array([[_value(row) for row in line] for line in grid])
     figure, axis = pyplot.subplots(figsize=(2.6 + 1.25 * len(tree.tasks), 1.5 + 0.42 * len(tree.models)), layout="constrained")
-    known = values[~np.isnan(values)]
-    low, high = (min(known.min(), 0.5), max(known.max(), 0.5 + 1e-6)) if len(known) else (0.0, 1.0)
-    axis.imshow(np.ma.masked_invalid(values), cmap="Blues", vmin=low, vmax=high, aspect="auto")
+    shades = _shades(tree, values)
+    axis.imshow(np.ma.masked_invalid(shades), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for y, line in enumerate(grid):
         for x, row in enumerate(line):
             if np.isnan(values[y, x]):
@@ -77,14 +77,27 @@ def _heatmap(tree: Tree) -> Any:
                 axis.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, hatch="xx" if failed else "//", edgecolor=SOFT, lw=0))
                 axis.text(x, y, "failed" if failed else "not run", ha="center", va="center", fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
             else:
-                dark = (values[y, x] - low) / (high - low) > 0.6
-                axis.text(x, y, f"{values[y, x]:.3f}", ha="center", va="center", color="white" if dark else INK)
+                axis.text(x, y, f"{values[y, x]:.3f}", ha="center", va="center", color="white" if shades[y, x] > 0.6 else INK)
     axis.set_xticks(range(len(tree.tasks)), [_short(task, 40).replace("/", "/\n") for task in tree.tasks], fontsize=8)
     axis.xaxis.tick_top()
     axis.set_yticks(range(len(tree.models)), [_short(label) for label in tree.models])
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     return figure
+
+
+def _shades(tree: Tree, values: np.ndarray) -> np.ndarray:
+    """0 (light) to 1 (dark, better): one scale where every main score is a fraction to be raised, else one per task."""
+    known = values[~np.isnan(values)]
+    rows = [next(row for row in tree.rows if row.task_name == task) for task in tree.tasks]
+    scores = [row.score() or {} for row in tree.rows]
+    if all(score.get("unit") is None for score in scores) and all(row.sign > 0 for row in tree.rows):
+        low, high = (min(known.min(), 0.5), max(known.max(), 0.5 + 1e-6)) if len(known) else (0.0, 1.0)
+        return (values - low) / (high - low)
+    signs = np.array([row.sign for row in rows])
+    better = values * signs
+    low, high = (np.array([fold(column[~np.isnan(column)], default=0.0) for column in better.T]) for fold in (min, max))
+    return np.where(high > low, (better - low) / np.where(high > low, high - low, 1.0), np.where(np.isnan(values), np.nan, 0.5))
 
 
 def _value(row: Row | None) -> float:

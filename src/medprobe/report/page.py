@@ -54,6 +54,8 @@ def write_report(results: Path, out: Path | None = None) -> Summary:
     page = template.render(
         counts=counts, models=tree.models, tasks=tree.tasks, flags=found, figures=drawn, sheets=sheets, published=lines, missing=missing,
         compared=any(row.control for row in tree.rows) and any(not row.control for row in tree.rows),
+        changed=sorted({row.task["dataset"] for row in tree.rows if len(set().union(*(other.fingerprints for other in tree.rows if other.task["dataset"] == row.task["dataset"] and ("limit" in other.options) == ("limit" in row.options)))) > 1}),
+        limited=any("limit" in row.options for row in tree.rows), untrained=sorted({row.label for row in tree.rows if row.model["random"]}),
         sizes=sorted({row.model["image_size"] for row in tree.rows if row.model["image_size"]}), failed=[row for row in tree.rows if row.failed],
         unreadable=tree.unreadable, pictures=_pictures(base / "pictures"), **_provenance(tree),
     )  # fmt: skip
@@ -126,7 +128,7 @@ def _provenance(tree: Tree) -> dict[str, Any]:
     model_rows = {
         (row.label, row.model["image_size"]): {
             "name": row.label, "spec": row.model["spec"], "params": f"{row.model['params']:,}" if row.model["params"] else "—", "dim": row.model["dim"] or "—",
-            "size": row.model["image_size"] or "—", "digest": (row.cells[0]["provenance"]["weights_sha256"] or "—")[:16], "licence": row.model["licence"] or "—",
+            "size": row.model["image_size"] or "—", "digest": "—" if row.model["control"] else (row.cells[0]["provenance"]["weights_sha256"] or "—")[:16], "licence": row.model["licence"] or "—",
         }
         for row in rows
     }  # fmt: skip
@@ -138,14 +140,14 @@ def _provenance(tree: Tree) -> dict[str, Any]:
         for row in rows
     }  # fmt: skip
     shown = ("image_size", "pooling", "window", "fit_rule", "resize", "threshold", "main", "monitor", "protocol")
-    task_rows = {row.task_name: {"name": row.task_name, "protocol": "; ".join(f"{key}={row.task['config'].get(key)}" for key in shown) + "; head: " + ", ".join(f"{key}={value}" for key, value in row.task["config"].get("head_config", {}).items())} for row in rows}
+    task_rows = {row.task_name: {"name": row.task_name, "protocol": "; ".join(f"{key}={row.model['image_size'] if key == 'image_size' else row.task['config'].get(key)}" for key in shown) + "; head: " + ", ".join(f"{key}={value}" for key, value in row.task["config"].get("head_config", {}).items())} for row in rows}
     warnings: dict[str, list[str]] = {}
     for row in rows:
         for cell in row.cells:
             for said in cell.get("warnings", []):
                 places = warnings.setdefault(said, [])
-                if f"{row.label}, {row.task_name}" not in places:
-                    places.append(f"{row.label}, {row.task_name}")
+                if f"{row.label} on {row.task_name}" not in places:
+                    places.append(f"{row.label} on {row.task_name}")
     libraries = cells[-1]["provenance"].get("libraries", {})
     return {
         "model_rows": list(model_rows.values()), "dataset_rows": list(dataset_rows.values()), "task_rows": list(task_rows.values()), "warnings": warnings,

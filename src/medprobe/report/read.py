@@ -1,6 +1,7 @@
 """What a run left behind, as one object: finished and failed cells, summaries, and what is missing."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medprobe.errors import RequestError
-from medprobe.run.results import SCHEMA, folds_by_seed
+from medprobe.run.results import SCHEMA, folds_by_seed, read_summary
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,23 @@ class Row:
         return None if self.summary is None else self.summary["scores"].get(key or self.main)
 
 
+    @property
+    def fingerprints(self) -> set[str]:
+        """The states of the dataset that its finished cells saw: one, unless it changed in between."""
+        return {str(cell["provenance"]["dataset_fingerprint"]) for cell in self.cells if cell["status"] == "done"}
+
+    @property
+    def sign(self) -> int:
+        """1 where a higher main score is better, -1 where a lower one is."""
+        return -1 if (self.score() or {}).get("higher_is_better") is False else 1
+
+    @property
+    def order(self) -> tuple[bool, float, str]:
+        """Sorts the models of a task: the best first, those without a score last, controls after all."""
+        value = (self.score() or {}).get("value")
+        return self.control, float("inf") if value is None else -self.sign * value, self.label
+
+
 @dataclass(frozen=True)
 class Tree:
     """All rows under one folder of results, in order of path, and the files that could not be read."""
@@ -70,34 +88,28 @@ def read_tree(results: Path) -> Tree:
     """Everything under OUT (or OUT/results). RequestError when there is no result at all."""
     root = results / "results" if (results / "results").is_dir() else results
     unreadable: list[str] = []
+    found: dict[Path, list[dict[str, Any]]] = {}
+    for file in sorted(root.glob("*/*/*/seed*.json")):
+        document = _document(file)
+        if document is None:
+            unreadable.append(str(file.relative_to(root)))
+        else:
+            found.setdefault(file.parent, []).append(document)
+    models = Counter((folder.parent, cells[0]["model"]["name"]) for folder, cells in found.items())
     rows = []
-    for folder in sorted({file.parent for file in root.glob("*/*/*/seed*.json")}):
-        cells = []
-        for file in sorted(folder.glob("seed*.json")):
-            document = _document(file)
-            if document is None:
-                unreadable.append(str(file.relative_to(root)))
-            else:
-                cells.append(document)
-        if not cells:
-            continue
-        summary = _document(folder / "summary.json")
+    for folder, cells in sorted(found.items()):
+        summary = read_summary(folder)
         if summary is None and (folder / "summary.json").exists():
             unreadable.append(str((folder / "summary.json").relative_to(root)))
         first = cells[0]
         options = dict(first.get("options", {}))
-        said = ", ".join(f"{key}={value}" for key, value in sorted(options.items()))
-        label = f"{first['model']['name']} ({said})" if said and _varies(root, folder) else str(first["model"]["name"])
+        shown = options if models[folder.parent, first["model"]["name"]] > 1 else {key: value for key, value in options.items() if key == "limit"}
+        said = ", ".join(f"{key}={value}" for key, value in sorted(shown.items()))
+        label = f"{first['model']['name']} ({said})" if said else str(first["model"]["name"])
         rows.append(Row(folder, first["task"], first["model"], label, options, summary, tuple(cells)))
     if not rows:
         raise RequestError(f"{results}: expected the results of a run, found {'only unreadable files: ' + ', '.join(unreadable[:3]) if unreadable else 'none'}; give the folder that was --out")
     return Tree(root, tuple(rows), tuple(unreadable))
-
-
-def _varies(root: Path, folder: Path) -> bool:
-    """Whether the same model stands beside itself with other options."""
-    stem = folder.name.split("@")[0]
-    return sum(path.name.split("@")[0] == stem for path in folder.parent.iterdir() if path.is_dir()) > 1
 
 
 def _document(file: Path) -> dict[str, Any] | None:

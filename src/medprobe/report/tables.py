@@ -14,6 +14,8 @@ from medprobe.report.read import Row, Tree, read_tree
 SECONDARY = {
     "auroc": ("ap", "accuracy@youden_val", "accuracy", "balanced_accuracy", "f1@youden_val", "f1.macro", "accuracy.label@youden_val"),
     "f1.macro": ("accuracy", "f1.weighted", "precision.macro", "recall.macro", "auroc"),
+    "dice": ("hd95", "iou", "asd"),
+    "voi": ("arand", "ap"),
     "jaccard.phase": ("accuracy.video", "precision.phase", "recall.phase", "f1.phase"),
 }
 """Main score → what stands beside it on the page; everything is in scores.csv."""
@@ -40,6 +42,13 @@ def interval_text(score: Any) -> str:
     return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
 
 
+def heading(rows: Sequence[Row], key: str) -> str:
+    """hd95 (mm, lower is better)."""
+    score = next((row.score(key) for row in rows if row.score(key)), None) or {}
+    said = [*filter(None, [score.get("unit")]), *(["lower is better"] if score.get("higher_is_better") is False else [])]
+    return f"{key} ({', '.join(said)})" if said else key
+
+
 def row_text(row: Row | None, key: str | None = None) -> str:
     """The combined score, or failed, or not run."""
     if row is None:
@@ -55,7 +64,7 @@ def score_sheets(tree: Tree) -> list[Sheet]:
         rows = [row for row in tree.rows if row.task_name == task]
         main = rows[0].main
         present = [key for key in SECONDARY.get(main, ()) if any(row.score(key) for row in rows)][:2]
-        rows.sort(key=lambda row: (row.control, -((row.score() or {}).get("value") or -1), row.label))
+        rows.sort(key=lambda row: row.order)
         body = []
         for row in rows:
             score = row.score() or {}
@@ -64,7 +73,8 @@ def score_sheets(tree: Tree) -> list[Sheet]:
                 row.label + (" (control)" if row.control else ""), row_text(row), *(row_text(row, key) for key in present),
                 str(score.get("n_cases", "")), str(score.get("n_patients", "")), _parts(row), "" if sd is None else f"{sd:.3f}",
             ))  # fmt: skip
-        sheets.append(Sheet(f"scores-{re.sub('[^a-z0-9-]+', '-', task)}", task, ("model", main, *present, "cases", "patients", "folds×seeds", "seed sd"), tuple(body)))
+        heads = (heading(rows, key) for key in (main, *present))
+        sheets.append(Sheet(f"scores-{re.sub('[^a-z0-9-]+', '-', task)}", task, ("model", *heads, "cases", "patients", "folds×seeds", "seed sd"), tuple(body)))
     return sheets
 
 
@@ -80,8 +90,8 @@ def full_sheet(tree: Tree) -> Sheet:
     for row in tree.rows:
         for key, score in (row.summary or {"scores": {}})["scores"].items():
             numbers = ["" if score[name] is None else repr(score[name]) for name in ("value", "low", "high", "seed_sd")]
-            lines.append((row.task_name, row.label, "yes" if row.control else "no", key, *numbers, *(str(score[name]) for name in ("n_cases", "n_patients", "n_undefined"))))
-    return Sheet("scores", "All scores", ("task", "model", "control", "score", "value", "low", "high", "seed_sd", "n_cases", "n_patients", "n_undefined"), tuple(lines))
+            lines.append((row.task_name, row.label, "yes" if row.control else "no", key, score["unit"] or "", "higher" if score["higher_is_better"] else "lower", *numbers, *(str(score[name]) for name in ("n_cases", "n_patients", "n_undefined"))))
+    return Sheet("scores", "All scores", ("task", "model", "control", "score", "unit", "better", "value", "low", "high", "seed_sd", "n_cases", "n_patients", "n_undefined"), tuple(lines))
 
 
 def write_sheet(sheet: Sheet, folder: Path) -> None:
@@ -123,9 +133,9 @@ def console_table(results: Path) -> Any:
     for name in ("score", "cases", "patients"):
         table.add_column(name, justify="right", no_wrap=True)
     for task in tree.tasks:
-        rows = sorted((row for row in tree.rows if row.task_name == task), key=lambda row: (row.control, -((row.score() or {}).get("value") or -1), row.label))
+        rows = sorted((row for row in tree.rows if row.task_name == task), key=lambda row: row.order)
         for place, row in enumerate(rows):
             score = row.score() or {}
             shown = Text(row.label + (" (control)" if row.control else ""))
-            table.add_row(Text(task if place == 0 else ""), shown, row.main, row_text(row), str(score.get("n_cases", "")), str(score.get("n_patients", "")), end_section=place == len(rows) - 1)
+            table.add_row(Text(task if place == 0 else ""), shown, heading([row], row.main), row_text(row), str(score.get("n_cases", "")), str(score.get("n_patients", "")), end_section=place == len(rows) - 1)
     return table

@@ -1,6 +1,7 @@
 """From what the user typed to tasks: `DATASET/HEAD` with globs, suites, and manifests of the user's own data."""
 
 import fnmatch
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +9,16 @@ from typing import Any
 
 from medprobe.datasets.manifest import load_manifest
 from medprobe.errors import Faults, RequestError
+from medprobe.imaging.recipes import WINDOWS
+from medprobe.metrics.thresholds import RULES
 from medprobe.registry import DATASETS, HEADS, TASKS, did_you_mean
 from medprobe.types import Dataset, Task
 
 DEFAULT_HEAD = "logreg"
+PREDICTIONS = "predictions"
+"""Stands where the head is in the name of a task whose predictions were made elsewhere."""
+MAIN: Mapping[str, str] = {"segmentation": "dice", "instances": "voi", "registration": "dice"}
+"""The main score by kind, where it is not AUROC."""
 
 
 def suites() -> Mapping[str, list[str]]:
@@ -24,14 +31,17 @@ def suites() -> Mapping[str, list[str]]:
     return found
 
 
-def tasks_named(text: str) -> list[tuple[Task, Dataset]]:
-    """Every task the text stands for, in order and once, with its dataset. RequestError names all that is unknown."""
+def tasks_named(text: str, made_elsewhere: bool = False) -> list[tuple[Task, Dataset]]:
+    """Every task the text stands for, in order and once, with its dataset. RequestError names all that is unknown.
+
+    A head must be one there is and answer the kind of its dataset; not so where the predictions are `made_elsewhere`.
+    """
     found: dict[tuple[str, Path | None], tuple[Task, Dataset]] = {}
     manifests: dict[Path, Dataset] = {}
     faults = Faults()
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         with faults.collected():
-            for task, dataset in _expand(part, manifests):
+            for task, dataset in _expand(part, manifests, made_elsewhere):
                 found.setdefault((task.name, dataset.root), (task, dataset))
     faults.raise_if_any()
     if not found:
@@ -39,23 +49,34 @@ def tasks_named(text: str) -> list[tuple[Task, Dataset]]:
     return list(found.values())
 
 
-def _expand(part: str, manifests: dict[Path, Dataset]) -> list[tuple[Task, Dataset]]:
+def _expand(part: str, manifests: dict[Path, Dataset], made_elsewhere: bool) -> list[tuple[Task, Dataset]]:
     if part in (known := suites()):
         return [(TASKS.get(name), DATASETS.get(TASKS.get(name).dataset)) for name in known[part]]
     name, slash, head = part.rpartition("/")
     if part.endswith(".toml"):
-        name, slash, head = part, "/", DEFAULT_HEAD
+        name, slash, head = part, "/", ""
     if not slash:
         raise RequestError(f"a task is DATASET/HEAD, found {part!r}; for example {part if part in DATASETS else 'nih14'}/linear, or a suite: {', '.join(known)}")
     if name.endswith(".toml"):
         path = Path(name).resolve()
-        dataset = manifests.setdefault(path, manifests.get(path) or load_manifest(Path(name)))
-        return [(default_task(dataset, one), dataset) for one in _matching("head", head, HEADS.names())]
-    return [
-        (default_task(DATASETS.get(one), each), DATASETS.get(one))
-        for one in _matching("dataset", name, DATASETS.names())
-        for each in _matching("head", head, HEADS.names())
-    ]
+        datasets = [manifests.setdefault(path, manifests.get(path) or load_manifest(Path(name)))]
+    else:
+        datasets = [DATASETS.get(one) for one in _matching("dataset", name, DATASETS.names())]
+    return [(default_task(dataset, each), dataset) for dataset in datasets for each in _heads(head, dataset, made_elsewhere)]
+
+
+def _heads(head: str, dataset: Dataset, made_elsewhere: bool) -> list[str]:
+    """The heads a name or glob stands for, among those that answer the dataset's kind; the usual one without a name."""
+    fitting = [name for name, one in HEADS.items() if dataset.kind in getattr(one, "kinds", ("classification",))]
+    if made_elsewhere and not fitting:
+        if head and not re.fullmatch(r"[a-z0-9][a-z0-9-]*", head):
+            raise RequestError(f"a task is DATASET/HEAD, found {head!r} as its head; use small letters, digits and hyphens")
+        return [head or PREDICTIONS]
+    if not fitting:
+        raise RequestError(f"{dataset.name} is of kind {dataset.kind}, for which there is no head in this version; predictions made elsewhere are scored by: medprobe score")
+    if head in HEADS and head not in fitting:
+        raise RequestError(f"{dataset.name} is of kind {dataset.kind}, which the head {head} does not answer; {did_you_mean(head, fitting)}")
+    return _matching("head", head or DEFAULT_HEAD, fitting)
 
 
 def _matching(kind: str, pattern: str, known: Sequence[str]) -> list[str]:
@@ -76,7 +97,8 @@ def default_task(dataset: Dataset, head: str) -> Task:
         for _, task in TASKS.items():
             if task.dataset == dataset.name:
                 return replace(task, head=head, head_config={}, table=None)
-    return Task(dataset.name, head, window=dataset.recipe)
+    main = MAIN.get(dataset.kind, "auroc")
+    return Task(dataset.name, head, window=dataset.recipe, main=main, monitor=main)
 
 
 def with_settings(task: Task, settings: Mapping[str, Any]) -> Task:
@@ -98,15 +120,16 @@ def with_settings(task: Task, settings: Mapping[str, Any]) -> Task:
     return task
 
 
-CHOICES: Mapping[str, tuple[str, ...]] = {
+CHOICES: Mapping[str, Sequence[str]] = {
     "fit_rule": ("squash", "pad", "crop"), "resize": ("bicubic", "bilinear", "area"),
     "pooling": ("cls", "patch_mean", "cls_patch_mean"), "planes": ("mean", "max"),
+    "window": tuple(WINDOWS), "threshold": RULES,
 }  # fmt: skip
 
 
 def _fitting(field: str, value: Any) -> Any:
     if field in CHOICES and value not in CHOICES[field]:
-        raise RequestError(f"--set task.{field}: expected one of {', '.join(CHOICES[field])}, found {value!r}; choose one of them")
+        raise RequestError(f"--set task.{field}: expected one of {', '.join(CHOICES[field])}, found {value!r}; {did_you_mean(str(value), list(CHOICES[field]))}")
     if field == "layers" and value is not None:
         return tuple(value) if isinstance(value, list | tuple) else (value,)
     if field in ("image_size", "split_seed") and not (isinstance(value, int) and value >= (1 if field == "image_size" else 0)):
