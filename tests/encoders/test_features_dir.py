@@ -45,7 +45,7 @@ def test_one_table_of_ids_and_features_is_read(tmp_path: Path, rng: np.random.Ge
     np.savez(tmp_path / "features.npz", ids=np.array(["a", "b", "c"]), features=table)
     stored = load(f"features:{tmp_path}")
     assert np.allclose(stored.features_of("b").cls, table[1:2])
-    with pytest.raises(CaseError, match="no features for case 'd' among the 3 ids"):
+    with pytest.raises(CaseError, match="no features for case 'd' among the 3 of"):
         stored.features_of("d")
 
 
@@ -113,3 +113,28 @@ def test_stored_features_cannot_encode_or_be_checked_or_combined(tmp_path: Path)
         check_encoder(stored)
     with pytest.raises(RequestError, match="cannot stand beside"):
         load(f"pixels+features:{tmp_path}")
+
+
+def test_every_byte_enters_the_digest(tmp_path: Path) -> None:
+    array = np.zeros((400, 128), np.float32)
+    np.save(tmp_path / "a.npy", array)
+    before = load(f"features:{tmp_path}").weights_sha256
+    array[200] = 1
+    np.save(tmp_path / "a.npy", array)
+    assert load(f"features:{tmp_path}").weights_sha256 != before
+
+
+def test_doubles_complex_numbers_and_other_lengths_are_refused(tmp_path: Path, rng: np.random.Generator) -> None:
+    np.savez(tmp_path / "features.npz", ids=["a", "a"], features=rng.random((2, 3)))
+    with pytest.raises(MissingError, match="every id once"):
+        load(f"features:{tmp_path}")
+    (tmp_path / "features.npz").unlink()
+    np.save(tmp_path / "a.npy", rng.random(3) + 1j)
+    with pytest.raises(MissingError, match="expected real numbers"):
+        load(f"features:{tmp_path}")
+    np.save(tmp_path / "a.npy", rng.random(3))
+    np.save(tmp_path / "b.npy", rng.random(4))
+    stored = load(f"features:{tmp_path}")
+    assert (stored.covers("b"), stored.covers("c")) == (True, False)
+    with pytest.raises(CaseError, match="vectors of 3 numbers"):
+        stored.features_of("b")

@@ -165,3 +165,71 @@ def test_a_missing_file_is_named_with_the_folder_it_was_looked_for_in(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MissingError, match=re.escape(str(tmp_path))):
         load("nowhere.py:make")
+
+
+def test_what_it_imports_from_its_folder_enters_the_digest(tmp_path: Path) -> None:
+    digests = []
+    for number, body in enumerate(("return x.mean(dim=(2, 3))", "return x.amax(dim=(2, 3))")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / f"helper_of_it_{number}.py").write_text(MODULE.format(body=body))
+        (folder / "enc.py").write_text(f"from helper_of_it_{number} import make\n")
+        before = load(f"{folder}/enc.py:make").weights_sha256
+        (folder / f"helper_of_it_{number}.py").write_text(MODULE.format(body=body) + "# a remark\n")
+        assert load(f"{folder}/enc.py:make").weights_sha256 != before
+        digests.append(before)
+    assert len(set(digests)) == 2
+
+
+def test_weights_that_an_encoder_object_reads_by_itself_enter_its_digest(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(ENCODER.replace("x.mean(dim=(2, 3))", f"x.mean(dim=(2, 3)) * float(open({str(tmp_path / 'w')!r}).read())"))
+    digests = []
+    for weight in ("1.0", "2.0", "1.0"):
+        (tmp_path / "w").write_text(weight)
+        digests.append(load(f"{path}:make").weights_sha256)
+    assert digests[0] == digests[2] != digests[1]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return x.reshape(-1, 3)", "one row for each of 1 planes"),
+        ("return x.mean(dim=(2, 3)).repeat(2 if len(x) > 1 else 1, 1)", "one row for each of 2 planes, found shape (4, 3)"),
+        ("return x.mean(dim=(2, 3))[:1]", "one row for each of 2 planes, found shape (1, 3)"),
+        ("return x.mean(dim=(2, 3))[:, :1].repeat(1, len(x))", "cls of 1 numbers as before, found 2"),
+        ("import torch\n        return torch.complex(x, x).mean(dim=(2, 3))", "expected real numbers"),
+        ("raise SystemExit(0)", "SystemExit"),
+    ],
+)
+def test_features_that_would_go_to_the_wrong_images_are_refused(tmp_path: Path, body: str, said: str) -> None:
+    path = tmp_path / "enc.py"
+    path.write_text(MODULE.format(body=body))
+    with pytest.raises(RequestError, match=re.escape(said)):
+        load(f"{path}:make")(torch.rand(2, 3, 16, 16))
+
+
+@pytest.mark.parametrize(("attribute", "said"), [("mean = 'abc'", "three numbers"), ("image_size = '32'", "whole number above 0"), ("multiple = 0", "whole number above 0")])
+def test_attributes_of_a_wrong_kind_are_named(tmp_path: Path, attribute: str, said: str) -> None:
+    path = tmp_path / "enc.py"
+    path.write_text(MODULE.format(body="return x.mean(dim=(2, 3))").replace("class Net(nn.Module):", f"class Net(nn.Module):\n    {attribute}"))
+    with pytest.raises(RequestError, match=said):
+        load(f"{path}:make")
+
+
+def test_a_file_that_ends_the_program_is_a_wrong_request(tmp_path: Path) -> None:
+    path = tmp_path / "enc.py"
+    path.write_text("def make():\n    raise SystemExit(0)\n")
+    with pytest.raises(RequestError, match="failed with SystemExit"):
+        load(f"{path}:make")
+
+
+def test_a_plus_in_the_path_joins_nothing(tmp_path: Path) -> None:
+    from medprobe.tasks.models import resolve
+
+    (tmp_path / "a+b").mkdir()
+    path = tmp_path / "a+b" / "enc.py"
+    path.write_text(MODULE.format(body="return x.mean(dim=(2, 3))"))
+    assert load(resolve(f"{path}:make").spec).dim == 3
+    with pytest.raises(RequestError, match=r"enc\.py:make_encoder"):
+        resolve(str(path))

@@ -39,7 +39,7 @@ def load(
     file = Path(weights) if weights is not None else None
     if file is not None and not file.is_file():
         raise MissingError(f"expected a checkpoint at {file}, found no file there; check the path given as weights")
-    parts = spec.split("+")
+    parts = parts_of(spec)
 
     def one(part: str, file: Path | None) -> LoadedEncoder:
         family, rest, random = parse(part)
@@ -64,6 +64,12 @@ def load(
         )
     loaded = [one(part, file if part in takers else None) for part in parts]
     return combine(Request(spec, spec, file, False, device, precision, image_size, layers, seed), loaded)
+
+
+def parts_of(spec: str) -> list[str]:
+    """The specs joined by `+`; a `+` in the path of an encoder's file joins nothing."""
+    match = re.fullmatch(r"(?:random:)?(.+\.py):\w+", spec)
+    return [spec] if match and Path(match[1]).is_file() else spec.split("+")
 
 
 def parse(spec: str) -> tuple[str, str, bool]:

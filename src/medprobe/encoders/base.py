@@ -141,6 +141,7 @@ class LoadedEncoder:
             "grey": "replicate" if channels == 3 else None,
         }
         self.parts: tuple[LoadedEncoder, ...] = ()
+        self._widths: dict[str, int] = {}
         self._forward = forward
         self._device = torch_device(request.device)
         self._dtype = torch.bfloat16 if request.precision == "bf16" else torch.float32
@@ -187,9 +188,23 @@ class LoadedEncoder:
             if self.net is not None and self.net.training:
                 self.net.eval()
             made = self._forward(planes.to(self._dtype))
+            self._check_made(made, len(planes))
             return Features(
                 plain(made.cls), plain(made.patch_mean), tuple(plain(grid) for grid in made.grids), made.frame
             )
+
+    def _check_made(self, made: Features, planes: int) -> None:
+        """One row of real numbers for every plane, and vectors as long as always."""
+        for name, ndim, values in (("cls", 2, made.cls), ("patch_mean", 2, made.patch_mean), *(("grid", self.dims + 2, grid) for grid in made.grids)):
+            if values is None:
+                continue
+            shape = tuple(values.shape)
+            if len(shape) != ndim or shape[0] != planes:
+                raise RequestError(f"{self.name}: expected {name} with {ndim} axes and one row for each of {planes} planes, found shape {shape}; change what the encoder returns")
+            if "complex" in str(values.dtype):
+                raise RequestError(f"{self.name}: expected real numbers as {name}, found {values.dtype}; return their real part or magnitude")
+            if ndim == 2 and self.channels is not None and self._widths.setdefault(name, shape[1]) != shape[1]:
+                raise RequestError(f"{self.name}: expected {name} of {self._widths[name]} numbers as before, found {shape[1]}; return vectors of one length whatever the batch")
 
     def _checked(self, x: Any) -> Any:
         """The planes as float32 with the right number of channels, or an error that names what is wrong."""
@@ -233,7 +248,9 @@ class LoadedEncoder:
 
 def plain(tensor: Any) -> Any:
     """Float32 on the CPU, contiguous; None stays None."""
-    return None if tensor is None else tensor.detach().float().cpu().contiguous()
+    import torch
+
+    return None if tensor is None else torch.as_tensor(tensor).detach().float().cpu().contiguous()
 
 
 def torch_device(device: str) -> Any:

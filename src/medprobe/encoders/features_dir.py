@@ -4,11 +4,13 @@
 - `.npz`  any of `cls` (N, D), `patch_mean` (N, D), `grid` (N, D, h, w).
 - `.h5`   the layout of TRIDENT and CLAM: `features` (N, D) or (1, N, D), beside `coords` (N, 2), one row per tile.
 
-Or a single `features.npz` in DIR with `ids` (n,) and `features` (n, D): one vector per case. Where a case id holds `/`,
+Or what `medprobe encode` wrote: `features.json` with one `features.npy`, `.parquet` or `.h5`. Or a single `features.npz` in DIR
+with `ids` (n,) and `features` (n, D): one vector per case. Where a case id holds `/`,
 files lie in folders of that name. Such an object sees no pixels: `features_of(case_id)` answers instead of a call.
 """
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ SUFFIXES = (".npy", ".npz", ".h5")
 
 
 class StoredFeatures:
-    """A folder of features as a (pixel-blind) encoder. `weights_sha256` is over names, sizes and the ends of the files."""
+    """A folder of features as a (pixel-blind) encoder. `weights_sha256` is over the names and bytes of the files."""
 
     dims = 2
     channels: int | None = None
@@ -40,9 +42,11 @@ class StoredFeatures:
         self.folder = folder
         self.source = str(folder)
         self.transform: dict[str, Any] = {}
-        self._table: dict[str, np.ndarray] | None = None
+        self._table: dict[str, dict[str, np.ndarray]] | None = None
         table = folder / "features.npz"
-        if table.is_file():
+        if (folder / "features.json").is_file():
+            self._table, table = read_encoded(folder)
+        elif table.is_file():
             self._table = read_table(table)
         files = (
             [table]
@@ -55,22 +59,37 @@ class StoredFeatures:
             )
         self.weights_sha256 = digest_of_files(folder, files)
         first = next(iter(self._table)) if self._table else files[0].relative_to(folder).with_suffix("").as_posix()
-        features = self.features_of(first)
+        self.dim: int | None = None
+        try:
+            features = self.features_of(first)
+        except CaseError as error:
+            raise MissingError(str(error)) from None
         vector = features.cls if features.cls is not None else features.patch_mean
-        self.dim: int | None = None if vector is None else int(vector.shape[1])
+        self.dim = None if vector is None else int(vector.shape[1])
+
+    def covers(self, case_id: str) -> bool:
+        """Whether there are features of this case."""
+        return case_id in self._table if self._table is not None else self._file(case_id) is not None
+
+    def _file(self, case_id: str) -> Path | None:
+        paths = (self.folder / f"{case_id}{suffix}" for suffix in SUFFIXES)
+        return next((path for path in paths if path.is_file() and path.resolve().is_relative_to(self.folder.resolve())), None)
 
     def features_of(self, case_id: str) -> Features:
         """The stored features of one case, float32 numpy arrays. CaseError when there are none, or they are not finite."""
         if self._table is not None:
             if case_id not in self._table:
                 raise CaseError(
-                    f"{self.name}: no features for case {case_id!r} among the {len(self._table)} ids of features.npz; add them"
+                    f"{self.name}: no features for case {case_id!r} among the {len(self._table)} of {self.folder}; add them"
                 )
-            return checked(case_id, {"cls": self._table[case_id][None]})
-        for suffix in SUFFIXES:
-            path = self.folder / f"{case_id}{suffix}"
-            if path.is_file() and path.resolve().is_relative_to(self.folder.resolve()):
-                return checked(case_id, read_case(path))
+            return checked(case_id, {name: row[None] for name, row in self._table[case_id].items()})
+        path = self._file(case_id)
+        if path is not None:
+            found = checked(case_id, read_case(path))
+            vector = found.cls if found.cls is not None else found.patch_mean
+            if self.dim is not None and vector is not None and vector.shape[1] != self.dim:
+                raise CaseError(f"{path}: expected vectors of {self.dim} numbers as in the other files, found {vector.shape[1]}; make them with one encoder")
+            return found
         raise CaseError(
             f"{self.name}: no features for case {case_id!r}; expected {case_id}.npy, .npz or .h5 in {self.folder}"
         )
@@ -84,7 +103,7 @@ class StoredFeatures:
 @ENCODERS.register("features")
 @weightless
 def stored(request: Request) -> StoredFeatures:
-    """Features made elsewhere: `features:DIR`, one `.npy`, `.npz` or TRIDENT/CLAM `.h5` file per case."""
+    """Features made elsewhere: `features:DIR`, a `.npy`, `.npz` or TRIDENT/CLAM `.h5` file per case, or what `medprobe encode` wrote."""
     only_last_layer(request)
     folder = Path(request.rest)
     if not folder.is_dir():
@@ -92,7 +111,32 @@ def stored(request: Request) -> StoredFeatures:
     return StoredFeatures(request.spec, folder)
 
 
-def read_table(path: Path) -> dict[str, np.ndarray]:
+def read_encoded(folder: Path) -> tuple[dict[str, dict[str, np.ndarray]], Path]:
+    """Case id → its vectors by name, and the file, of what `medprobe encode` wrote."""
+    try:
+        facts = json.loads((folder / "features.json").read_text())
+        ids, columns = [str(name) for name in facts["ids"]], dict(facts["columns"])
+        path = folder / Path(facts["file"]).name
+        if path.suffix == ".npy":
+            matrix = np.load(path, allow_pickle=False)
+        elif path.suffix == ".parquet":
+            import pandas as pd
+
+            matrix = pd.read_parquet(path).set_index("case").loc[ids].to_numpy(np.float32)
+        else:
+            import h5py
+
+            with h5py.File(path, "r") as file:
+                matrix = np.asarray(file["features"])
+        if matrix.shape != (len(ids), sum(columns.values())):
+            raise ValueError(f"{matrix.shape} values for {len(ids)} ids of {sum(columns.values())} columns")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MissingError(f"{folder}: expected features.json and the file it names, as medprobe encode writes them, found {str(error).splitlines()[0][:120]}; encode again") from None
+    parts = np.split(matrix, np.cumsum(list(columns.values()))[:-1], axis=1)
+    return {name: {part: rows[place] for part, rows in zip(columns, parts, strict=True)} for place, name in enumerate(ids)}, path
+
+
+def read_table(path: Path) -> dict[str, dict[str, np.ndarray]]:
     with np.load(path, allow_pickle=False) as arrays:
         if (
             "ids" not in arrays
@@ -103,7 +147,10 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
             raise MissingError(
                 f"expected ids (n,) and features (n, D) in {path}, found {', '.join(arrays.files)}; write both with one row per case"
             )
-        return dict(zip((str(name) for name in arrays["ids"]), arrays["features"], strict=True))
+        ids = [str(name) for name in arrays["ids"]]
+        if double := sorted({name for name in ids if ids.count(name) > 1} if len(set(ids)) < len(ids) else ()):
+            raise MissingError(f"expected every id once in {path}, found {double[0]!r} more often; keep one row per case")
+        return {name: {"cls": row} for name, row in zip(ids, arrays["features"], strict=True)}
 
 
 def read_case(path: Path) -> dict[str, np.ndarray]:
@@ -127,6 +174,9 @@ def read_case(path: Path) -> dict[str, np.ndarray]:
 
 
 def checked(case_id: str, arrays: dict[str, np.ndarray]) -> Features:
+    for name, array in arrays.items():
+        if np.asarray(array).dtype.kind not in "fiub":
+            raise CaseError(f"case {case_id!r}: expected real numbers as {name}, found {np.asarray(array).dtype}; write it again")
     made = {name: np.asarray(array, dtype=np.float32) for name, array in arrays.items()}
     for name, array in made.items():
         if array.ndim != (4 if name == "grid" else 2) or not len(array):
@@ -144,14 +194,11 @@ def checked(case_id: str, arrays: dict[str, np.ndarray]) -> Features:
     return Features(cls if cls is not None else None, mean, (grid,) if grid is not None else ())
 
 
-def digest_of_files(folder: Path, files: list[Path], ends: int = 1 << 16) -> str:
-    """sha256 over relative names, sizes, and the first and last 64 KiB of each file: slide features are too large to read twice."""
+def digest_of_files(folder: Path, files: list[Path]) -> str:
+    """sha256 over the relative names and the bytes of the files."""
     digest = hashlib.sha256()
     for path in files:
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
         with path.open("rb") as file:
-            digest.update(file.read(ends))
-            file.seek(max(size - ends, 0))
-            digest.update(file.read(ends))
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
     return digest.hexdigest()

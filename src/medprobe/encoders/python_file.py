@@ -27,9 +27,9 @@ def from_file(request: Request) -> LoadedEncoder:
     from torch import nn
 
     path, _, function = request.rest.rpartition(":")
-    made = under_seed(lambda: call(Path(path), function), request.seed)
+    made, files = under_seed(lambda: call(Path(path), function), request.seed)
     only_last_layer(request)
-    code = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    code = digest_of_code(files)
     if isinstance(made, nn.Module):
         digest = hashlib.sha256(f"{code} {digest_state(made.state_dict().items())}".encode()).hexdigest()
         return from_module(request, made, digest)
@@ -40,8 +40,11 @@ def from_file(request: Request) -> LoadedEncoder:
     )
 
 
-def call(path: Path, function: str) -> Any:
-    """Import the file under a name of its own, its folder importable as for a script, and call the function."""
+def call(path: Path, function: str) -> tuple[Any, list[Path]]:
+    """Import the file under a name of its own, its folder importable as for a script, and call the function.
+
+    Returns what it made, and the files of code: this one and the modules of its folder that it imported.
+    """
     if not path.is_file():
         raise MissingError(
             f"expected a Python file at {path}, found none; check the path (it is relative to {Path.cwd()})"
@@ -66,15 +69,25 @@ def call(path: Path, function: str) -> Any:
             raise RequestError(
                 f"{path} has no function {function!r}; {did_you_mean(function, known) if known else 'it defines no function'}"
             )
-        return make()
+        made = make()
+        folder = path.parent.resolve()
+        imported = {Path(file) for one in list(sys.modules.values()) if (file := getattr(one, "__file__", None)) and Path(file).is_relative_to(folder)}
+        own = [file for file in imported if not {"site-packages", ".venv", "venv"} & set(file.relative_to(folder).parts)]
+        return made, sorted({path.resolve(), *own})
     except MedprobeError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RequestError(
             f"{path}:{function} failed with {type(error).__name__}: {error}; run the function in Python to see where"
         ) from error
     finally:
         sys.path.remove(str(path.parent.resolve()))
+
+
+def digest_of_code(files: list[Path]) -> str:
+    """sha256 over the bytes of the files, in the order of their paths; of a single file, of its bytes alone."""
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()]
+    return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 def from_module(request: Request, net: Any, digest: str) -> LoadedEncoder:
@@ -112,29 +125,51 @@ def from_module(request: Request, net: Any, digest: str) -> LoadedEncoder:
         net=net,
         mean=_three(net, "mean"),
         std=_three(net, "std"),
-        tied_size=getattr(net, "image_size", None),
-        multiple=getattr(net, "multiple", 1),
+        tied_size=_whole(net, "image_size", None),
+        multiple=_whole(net, "multiple", 1) or 1,
         weights_sha256=digest,
     )
     return probed(encoder)
 
 
 def from_encoder(request: Request, made: Any, code: str) -> LoadedEncoder:
-    """An `Encoder` keeps its own normalisation, device and precision; its inputs are checked as everywhere."""
+    """An `Encoder` keeps its own normalisation, device and precision; its inputs are checked as everywhere.
+
+    Where it states no `weights_sha256`, what it makes of a fixed noise plane stands for its weights.
+    """
     encoder = LoadedEncoder(
         request,
         made,
         dim=None,
         dims=made.dims,
         channels=made.channels,
-        tied_size=made.image_size,
-        multiple=getattr(made, "multiple", 1),
+        tied_size=_whole(made, "image_size", None),
+        multiple=_whole(made, "multiple", 1) or 1,
         interpolates=getattr(made, "interpolates", False),
         weights_sha256=hashlib.sha256(f"{code} {getattr(made, 'weights_sha256', '')}".encode()).hexdigest(),
         licence=getattr(made, "licence", None),
         source=getattr(made, "source", None),
     )
-    return probed(encoder)
+    probed(encoder)
+    if getattr(made, "weights_sha256", None) is None:
+        encoder.weights_sha256 = hashlib.sha256(f"{code} {_answer(encoder)}".encode()).hexdigest()
+    return encoder
+
+
+def _answer(encoder: LoadedEncoder) -> str:
+    """sha256 of the features of one plane of noise."""
+    import numpy as np
+
+    from medprobe.encoders.base import fit_size
+
+    size = fit_size(encoder, 224 if encoder.dims == 2 else 32)
+    noise = np.random.default_rng(0).random((1, encoder.channels or 1, *[size] * encoder.dims), dtype=np.float32)
+    features = encoder(noise)
+    digest = hashlib.sha256()
+    for values in (features.cls, features.patch_mean, *features.grids):
+        if values is not None:
+            digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
 
 
 def probed(encoder: LoadedEncoder) -> LoadedEncoder:
@@ -148,7 +183,7 @@ def probed(encoder: LoadedEncoder) -> LoadedEncoder:
         features = encoder(torch.full((1, encoder.channels or 1, *[size] * encoder.dims), 0.5))
     except MedprobeError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RequestError(
             f"{encoder.spec} failed on a grey {size}x{size} plane with {type(error).__name__}: {error}; set image_size if it takes one size only"
         ) from error
@@ -162,7 +197,17 @@ def _three(net: Any, name: str) -> list[float] | None:
     value = getattr(net, name, None)
     if value is None:
         return None
-    numbers = [float(number) for number in value]
+    try:
+        numbers = [float(number) for number in value]
+    except (TypeError, ValueError):
+        numbers = []
     if len(numbers) != 3:
-        raise RequestError(f"the module's {name} must hold three numbers, found {len(numbers)}; give one per colour")
+        raise RequestError(f"the module's {name} must hold three numbers, found {value!r}; give one per colour")
     return numbers
+
+
+def _whole(made: Any, name: str, default: int | None) -> int | None:
+    value = getattr(made, name, default)
+    if value is default or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise RequestError(f"the encoder's {name} must be a whole number above 0, found {value!r}; correct it")

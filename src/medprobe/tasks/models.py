@@ -6,6 +6,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from medprobe.encoders import parts_of
 from medprobe.errors import MissingError, RequestError
 from medprobe.registry import ENCODERS, did_you_mean
 
@@ -124,7 +125,7 @@ def resolve(text: str, weights: Path | None = None) -> NamedModel:
     A spec comes back as a `NamedModel` whose name is the spec. RequestError: no such name. MissingError: the model needs
     a file that was not given as `weights` (a random one needs none).
     """
-    parts = [_resolve_one(part, weights) for part in text.split("+")]
+    parts = [_resolve_one(part, weights) for part in parts_of(text)]
     if len(parts) == 1:
         return parts[0]
     return NamedModel(
@@ -139,6 +140,8 @@ def _resolve_one(text: str, weights: Path | None) -> NamedModel:
     name = text.removeprefix("random:")
     random = name != text
     if name not in NAMED:
+        if name.endswith(".py"):
+            raise RequestError(f"expected FILE:FUNCTION, found {name!r}; write {name}:make_encoder, with the name of your function")
         if ":" not in name and name not in ENCODERS:
             raise RequestError(
                 f"no model named {name!r}; {did_you_mean(name, list(NAMED))} (medprobe list models; a spec is FAMILY:NAME)"
