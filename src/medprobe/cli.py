@@ -66,7 +66,10 @@ def _settings(given: list[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals:
             raise RequestError(f"--set {text}: expected KEY=VALUE, for example head.epochs=100; correct it")
-        settings[key.strip()] = yaml.safe_load(_number(value))
+        try:
+            settings[key.strip()] = yaml.safe_load(_number(value))
+        except yaml.YAMLError:
+            raise RequestError(f"--set {text}: expected a number, a word or a list such as [1,2], found {value!r}; correct it") from None
     return settings
 
 
@@ -76,6 +79,12 @@ def _number(text: str) -> str:
         return repr(float(text)) if "e" in text.lower() and "." not in text else text
     except ValueError:
         return text
+
+
+def _batch_size(text: str) -> int | None:
+    if text != "auto" and not (text.isascii() and text.isdigit()):
+        raise RequestError(f"--batch-size: expected auto or a whole number, found {text!r}; correct it")
+    return None if text == "auto" else int(text)
 
 
 def _numbers(text: str, option: str) -> tuple[int, ...]:
@@ -142,22 +151,19 @@ def run(
 
     if engine != "local":
         raise RequestError(f"--engine {engine}: this version runs cells on this machine only; use --engine local")
-    if batch_size != "auto" and not batch_size.isdigit():
-        raise RequestError(f"--batch-size: expected auto or a whole number, found {batch_size!r}; correct it")
     request = planning.Request(
         model, task, out, data, tuple(weights or ()), _numbers(seeds, "--seeds"), None if folds == "all" else _numbers(folds, "--folds"),
-        image_size, limit, device, precision, None if batch_size == "auto" else int(batch_size), _settings(set_ or []), cache,
+        image_size, limit, device, precision, _batch_size(batch_size), _settings(set_ or []), cache,
         _bytes(cache_budget, "--cache-budget"), _bytes(max_ram, "--max-ram") or 0, skip_unreadable, fail_fast,
     )  # fmt: skip
     with reporting() as progress:
         made = planning.make(request, progress, tolerant=plan)
         progress.finish()
+        if plan:
+            _print(made.summary()) if as_json else print("\n".join(describe(made)))
+            return
         for line in describe(made):
             say(line)
-        if plan:
-            if as_json:
-                _print(made.summary())
-            return
         outcome = run_plan(request, made, progress)
     if as_json:
         _print({"done": [f"{path}.json" for path in outcome.done], "failed": {f"{path}.json": said for path, said in outcome.failed.items()}, "warnings": {said: [f"{path}.json" for path in paths] for said, paths in outcome.warnings.items()}})
@@ -165,6 +171,8 @@ def run(
         _show_table(out)
     for line in closing_lines(outcome, out):
         say(line)
+    if outcome.done:
+        say(f"next: medprobe report {out}")
     if outcome.failed:
         raise SystemExit(1)
 
@@ -197,28 +205,29 @@ def encode(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Features only: one vector (and its parts) per case, for use elsewhere."""
+    """Features only: per case its class token and its patch mean side by side, for use elsewhere (and as `features:DIR`)."""
     from medprobe.run import plan as planning
     from medprobe.run.export import export
     from medprobe.run.progress import reporting
 
     request = planning.Request(
         model, task or "", out, data, tuple(weights or ()), (seed,), None, image_size, limit, device, precision,
-        None if batch_size == "auto" else int(batch_size), cache=cache, skip_unreadable=skip_unreadable,
+        _batch_size(batch_size), cache=cache, skip_unreadable=skip_unreadable,
     )  # fmt: skip
     with reporting() as progress:
         written = export(request, images, format_, progress)
-    _print(written) if as_json else print(f"{written['cases']} cases, {written['dim']} values each: {written['file']}")
+    parts = " + ".join(f"{name} {width}" for name, width in written["columns"].items())
+    _print(written) if as_json else print(f"{written['cases']} cases, {written['dim']} values each ({parts}): {written['file']}")
 
 
 @app.command()
 def score(
     task: Annotated[str, typer.Option("--task", "-t", help="One task.")],
-    predictions: Annotated[Path, typer.Option(help="Folder with predictions.parquet or .csv: case, prob.<class>.")],
+    predictions: Annotated[Path, typer.Option(help="Folder with predictions.parquet or .csv (case, prob.<class>), or with a label map or displacement per case.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results.")],
     name: Annotated[str, typer.Option(help="What to call the model.")],
     data: Data = None,
-    resample: Annotated[str | None, typer.Option(help="nearest, for label maps.")] = None,
+    resample: Annotated[str | None, typer.Option(help="nearest: put label maps of another grid on that of the reference.")] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -226,10 +235,10 @@ def score(
     from medprobe.run.progress import reporting
     from medprobe.run.score import score_predictions
 
-    if resample is not None:
-        raise RequestError("--resample applies to label maps; leave it out for classification")
+    if resample not in (None, "nearest"):
+        raise RequestError(f"--resample: expected nearest, found {resample!r}; label maps are resampled no other way")
     with reporting() as progress:
-        documents = score_predictions(task, predictions, out, name, data, progress)
+        documents = score_predictions(task, predictions, out, name, data, progress, resample is not None)
     if as_json:
         _print(documents)
     else:
@@ -287,9 +296,15 @@ def list_(
     if as_json:
         _print(rows)
         return
+    others = [key for key in rows[0] if key != "name"]
+    print(f"{'NAME':<28} {'  '.join(others).upper()}")
     for row in rows:
-        rest = "  ".join(str(value) for key, value in row.items() if key != "name" and value not in (None, "", False))
+        rest = "  ".join(str(row[key]) for key in others if row[key] not in (None, "", False))
         print(f"{row['name']:<28} {rest}".rstrip())
+    if what == "tasks":
+        from medprobe.tasks.suites import suites
+
+        print(f"suites: {', '.join(suites())}; any DATASET/HEAD of list datasets and list heads is a task too, and so is MANIFEST.toml/HEAD")
 
 
 @app.command()
@@ -397,32 +412,36 @@ def cache_gc(cache: Cache = None, debug: Debug = False) -> None:
 
 
 def _cache(cache: Path | None) -> Path:
+    from medprobe.errors import MissingError
     from medprobe.run.plan import default_cache
 
+    if cache is not None and not cache.is_dir():
+        raise MissingError(f"--cache: expected a folder at {cache}, found none; check the path")
     return cache or default_cache()
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived."""
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM arrived."""
 
 
-def _terminate(signum: int, frame: Any) -> NoReturn:
-    raise Terminated
+def _interrupt(signum: int, frame: Any) -> NoReturn:
+    raise Interrupted(signum)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command and leave with its exit status."""
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         app(args=words, standalone_mode=True)
     except SystemExit as leave:
         raise leave
-    except (KeyboardInterrupt, Terminated) as stop:
+    except (KeyboardInterrupt, Interrupted) as stop:
         print("medprobe: interrupted; what is done is kept, the same command goes on from there", file=sys.stderr)
         sys.stdout.flush()
-        os._exit(143 if isinstance(stop, Terminated) else 130)
+        os._exit(143 if signal.SIGTERM in stop.args else 130)
     except MedprobeError as error:
         if debug:
             raise

@@ -29,7 +29,7 @@ class Slow(Corner):
 
 class Broken(Corner):
     def forward(self, x):
-        return super().forward(x) if x.std() == 0 else torch.full((len(x), 8), float("nan"))
+        return super().forward(x) if x.std() == 0 else torch.full((len(x), 192), float("nan"))
 """
 MANIFEST = 'name = "toy"\nkind = "classification"\nclasses = ["dark", "light"]\ncases = "cases.csv"\n'
 
@@ -253,3 +253,77 @@ def test_help_imports_nothing_heavy() -> None:
 def test_a_probe_far_from_converged_is_said_once_at_the_end(toy: Path) -> None:
     said = medprobe(*request(toy, "out", "pixels", "linear"), "--seeds", "0,1").stderr
     assert "warning: toy/linear/pixels/seed0 and 1 more: linear: the whole fit takes 50 optimiser steps" in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("task.main=aurock", "did you mean auroc"),
+        ("task.monitor=dice", "has no score named 'dice'"),
+        ("task.threshold=youden", "did you mean youden_val"),
+        ("task.window=1", "expected one of full-range"),
+        ("head.grid=[1", "expected a number, a word or a list"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_before_anything_runs(toy: Path, setting: str, said: str) -> None:
+    assert said in medprobe(*request(toy, "out", "pixels"), "--set", setting, status=2).stderr
+
+
+def test_folders_that_cannot_be_made_are_wrong_requests(toy: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    words = ["run", "-m", "pixels", "-t", toy]
+    for out, cache in (("file", "cache"), ("file/below", "cache"), ("out", "file"), ("out", "/proc/nope")):
+        assert "choose another" in medprobe(*words, "-o", tmp_path / out, "--cache", tmp_path / cache, status=2).stderr
+    for more in (["--batch-size", "²"], ["--seeds", "0,0"], ["--folds", "0,0"]):
+        medprobe(*request(toy, "out", "pixels"), *more, status=2)
+
+
+def test_two_manifests_of_one_name_do_not_overwrite_each_other(toy: Path, tmp_path: Path) -> None:
+    other = write_data(tmp_path / "other")
+    cases = tmp_path / "other" / "cases.csv"
+    cases.write_text(cases.read_text().replace("c1,p1,", "d1,p1,"))
+    said = medprobe("run", "-m", "pixels", "-t", f"{toy},{other}", "-o", tmp_path / "out", "--cache", tmp_path / "cache", status=2).stderr
+    assert "would write the same result" in said
+
+
+def test_the_order_of_rows_changes_no_score(toy: Path, tmp_path: Path) -> None:
+    more = ("--set", "head.batch_size=4")
+    medprobe(*request(toy, "one", "pixels", "linear"), *more)
+    cases = toy.parent / "cases.csv"
+    header, *rows = cases.read_text().splitlines()
+    cases.write_text("\n".join([header, *reversed(rows)]) + "\n")
+    medprobe(*request(toy, "two", "pixels", "linear"), *more)
+    assert scores_under(tmp_path / "one") == scores_under(tmp_path / "two")
+
+
+def test_a_result_is_done_only_with_its_files_and_as_strict_as_asked(toy: Path, tmp_path: Path) -> None:
+    (toy.parent / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n damaged")
+    words = request(toy, "out", "pixels")
+    medprobe(*words, "--skip-unreadable", 1)
+    assert "0 results to compute" in medprobe(*words, "--skip-unreadable", 1).stderr
+    medprobe(*words, status=1)
+    medprobe(*words, "--skip-unreadable", 1)
+    for file in (tmp_path / "out").rglob("*.predictions.parquet"):
+        file.unlink()
+    (tmp_path / "out/results/toy/logreg/pixels/summary.json").write_text('{"schema": 1, "task": {}}')
+    assert "1 results to compute" in medprobe(*words, "--skip-unreadable", 1).stderr
+    assert json.loads((tmp_path / "out/results/toy/logreg/pixels/summary.json").read_text())["scores"]
+
+
+def test_a_setting_that_is_the_default_changes_no_name(toy: Path, tmp_path: Path) -> None:
+    medprobe(*request(toy, "out", "pixels", "knn"), "--set", "head.temperature=0.07", "--set", "task.resize=bicubic")
+    assert (tmp_path / "out/results/toy/knn/pixels/seed0.json").exists()
+
+
+def test_a_plan_is_the_result_of_plan(toy: Path) -> None:
+    assert "results to compute" in medprobe(*request(toy, "out", "pixels")[:-1], "--plan").stdout
+
+
+def test_an_interrupt_while_libraries_load_is_one_too(toy: Path) -> None:
+    for wait in (0.3, 1.0):
+        running = subprocess.Popen([sys.executable, "-m", "medprobe", *map(str, request(toy, "out", f"{toy.parent}/enc.py:Slow"))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment())
+        time.sleep(wait)
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=60)
+        assert running.returncode in (130, -signal.SIGINT), said
+        assert "Traceback" not in said or running.returncode == -signal.SIGINT

@@ -22,8 +22,12 @@ def test_names_of_files_are_safe_and_tell_models_apart() -> None:
 
 def test_a_file_of_another_question_is_named_and_kept(tmp_path: Path) -> None:
     facts = {"seed": 0, "task": {"image_size": 256}}
-    results.write_result(tmp_path / "s", {"schema": 1, "key": results.key_of(facts), "status": "done", "facts": facts})
-    assert results.finished(tmp_path / "s", facts)
+    results.write_result(tmp_path / "s", {"schema": 1, "key": results.key_of(facts), "status": "done", "facts": facts, "cases": {"unreadable": ["c1: damaged"]}})
+    assert not results.finished(tmp_path / "s", facts, 1), "its predictions are not there"
+    for part in ("cases", "predictions"):
+        (tmp_path / f"s.{part}.parquet").touch()
+    assert results.finished(tmp_path / "s", facts, 1)
+    assert not results.finished(tmp_path / "s", facts), "an unreadable case was allowed then, and is not now"
     with pytest.raises(RequestError, match=r"task\.image_size was 256, is now 512"):
         results.finished(tmp_path / "s", {"seed": 0, "task": {"image_size": 512}})
 
@@ -39,7 +43,7 @@ def cell(folder: Path, seed: int, fold: int, rng: np.random.Generator) -> result
     predictions = results.Predictions(ids, np.array([f"p{fold}-{n // 2}" for n in range(30)]), target, np.stack([1 - prob, prob], axis=1))
     path = folder / f"seed{seed}-fold{fold}"
     predictions.save(path, ["no", "yes"])
-    task = {"name": "d/h", "dataset": "d", "head": "h", "classes": ["no", "yes"], "multilabel": False, "unit": "case"}
+    task = {"kind": "classification", "name": "d/h", "dataset": "d", "head": "h", "classes": ["no", "yes"], "multilabel": False, "unit": "case"}
     results.write_result(path, {"schema": 1, "status": "done", "seed": seed, "fold": fold, "task": task, "model": {"name": "m"}})
     return predictions
 

@@ -64,8 +64,15 @@ class _Batches:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, index: int) -> tuple[list[np.ndarray], list[tuple[str, int, list | None, str | None]]]:
-        """([planes of a piece], [(key, planes, frame, error)])."""
+    def __getitem__(self, index: int) -> Any:
+        """([planes of a piece], [(key, planes, frame, error)]); an error that is not of one case comes back as a value, since
+        the loader would hand it on as the text of a traceback."""
+        try:
+            return self._batch(index)
+        except MedprobeError as error:
+            return MedprobeError(str(error))
+
+    def _batch(self, index: int) -> tuple[list[np.ndarray], list[tuple[str, int, list | None, str | None]]]:
         pixels: list[np.ndarray] = []
         facts: list[tuple[str, int, list | None, str | None]] = []
         for piece in self.batches[index]:
@@ -131,16 +138,23 @@ class Pipeline:
     batch_size: int = 16
     workers: int = 2
 
-    def chunks(self, shard: Shard, sources: Mapping[str, tuple[Source, ...]], start: int, stop: int) -> Iterator[Chunk]:
-        """Encode rows start…stop, yielding a chunk whenever one is whole."""
+    def chunks(
+        self, shard: Shard, sources: Mapping[str, tuple[Source, ...]], start: int, stop: int, encoded: Callable[[int], None] = lambda planes: None
+    ) -> Iterator[Chunk]:
+        """Encode rows start…stop, yielding a chunk whenever one is whole; `encoded` hears the planes of every batch."""
         batches = pieces_of(shard, sources, self.batch_size, start, stop)
         chunk = Chunk(start, {}, {}, {})
         parts: list[dict[str, np.ndarray]] = []
         done = start
         with contextlib.closing(self._decoded(batches)) as decoded:
-            for pixels, facts in decoded:
+            for item in decoded:
+                if isinstance(item, MedprobeError):
+                    raise item
+                pixels, facts = item
                 parts.append(self._forward(pixels, facts, chunk))
-                done += sum(count for _, count, _, _ in facts)
+                planes = sum(count for _, count, _, _ in facts)
+                done += planes
+                encoded(planes)
                 if done % CHUNK_PLANES == 0 or done == stop:
                     chunk.rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
                     yield chunk
@@ -242,6 +256,12 @@ def complete(
 
     total = sum(shard.planes - shard.done for shard in shards)
     done = 0
+
+    def encoded(planes: int) -> None:
+        nonlocal done
+        done += planes
+        progress(done, total, "encoding planes")
+
     waiting = list(shards)
     while waiting:
         locked = []
@@ -250,10 +270,8 @@ def complete(
                 with FileLock(shard.lock, timeout=2 if len(waiting) == 1 else 0):
                     current = Shard.open(shard.folder) or shard
                     done += current.done - shard.done
-                    for chunk in pipeline.chunks(current, sources, current.done, current.planes):
+                    for chunk in pipeline.chunks(current, sources, current.done, current.planes, encoded):
                         current.commit(chunk.start, chunk.rows, chunk.frames, chunk.unreadable)
-                        done += len(next(iter(chunk.rows.values())))
-                        progress(done, total, "encoding planes")
             except Timeout:
                 locked.append(shard)
                 progress(done, total, "waiting for another process that encodes the same planes")
@@ -263,14 +281,17 @@ def complete(
 
 
 def measure(encoder: Any, preprocessing: Preprocessing, grids: bool) -> tuple[int, float]:
-    """(bytes stored per plane, seconds per plane) from one small batch of this encoder at this size."""
+    """(bytes stored per plane, seconds per plane) from a batch of about a third of a second of this encoder at this size."""
     import torch
 
     size = preprocessing.size or (encoder.default_size,) * 2
-    x = torch.zeros(2, preprocessing.colour or encoder.channels or 1, *size)
+    x = torch.zeros(16, preprocessing.colour or encoder.channels or 1, *size)
     encoder(x[:1])
-    begin = time.perf_counter()
-    features = encoder(x)
-    seconds = (time.perf_counter() - begin) / 2
+    planes, seconds = 1, 0.0
+    for _ in range(2):
+        begin = time.perf_counter()
+        features = encoder(x[:planes])
+        seconds = (time.perf_counter() - begin) / planes
+        planes = int(min(16, max(1, 0.3 / seconds)))
     arrays = [features.cls, features.patch_mean, *(features.grids if grids else ())]
     return sum(4 * int(np.prod(array.shape[1:])) for array in arrays if array is not None), seconds

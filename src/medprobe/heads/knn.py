@@ -30,6 +30,8 @@ from medprobe.types import Context, Samples, State
 
 TEMPERATURE = 0.07
 DEFAULT_K = 20
+ONE_DIRECTION = 1 - 1e-6
+"""Length of the mean of unit vectors above which they are all alike."""
 ROWS, COLUMNS = 512, 8192
 """A tile of the similarity matrix: test samples by training samples."""
 
@@ -53,7 +55,10 @@ class NearestNeighbours:
     def fit(self, train: Samples, val: Samples | None, ctx: Context) -> State:
         """State: `features` (n, D) float32 of length 1, `labels` (n, C) float32 of 0, 1, NaN; `k` in its facts."""
         x, y = _pooled.read_training("knn", train, ctx)
-        state = State({"features": normalised(x), "labels": _pooled.indicators(y, _pooled.n_classes(y, ctx))})
+        x = normalised(x)
+        if len(x) > 1 and np.linalg.norm(x.mean(axis=0, dtype=np.float64)) > ONE_DIRECTION:
+            ctx.warn("knn: all training features point in one direction, and only direction counts here (the mean colour of grey images is such a feature); the score says nothing of this encoder")
+        state = State({"features": x, "labels": _pooled.indicators(y, _pooled.n_classes(y, ctx))})
         ks = sorted({min(k, len(x)) for k in self.ks})
         k = min(DEFAULT_K, len(x))
         chosen_by = _pooled.read_validation("knn", val, ctx, x.shape[1], f"so k = {k}")

@@ -32,7 +32,7 @@ def export(request: planning.Request, images: Path | None, form: str, progress: 
     faults = Faults()
     with faults.collected():
         planning.check_options(request)
-    loaded = planning.load_models(request, faults)
+    loaded = planning.load_models(request, faults, progress)
     if images is not None:
         with faults.collected():
             question = _folder(images, request, progress)
@@ -43,10 +43,11 @@ def export(request: planning.Request, images: Path | None, form: str, progress: 
     faults.raise_if_any()
     group = planning.group_of(loaded[0], question, request, request.cache or planning.default_cache())
     bank = open_bank(group, request, request.cache or planning.default_cache(), progress)
-    entries = question.entries(group.loaded.encoder.channels is None)
+    given = hasattr(group.loaded.encoder, "features_of")
+    entries = {} if given else question.entries(group.loaded.encoder.channels is None)
     ids, vectors, parts, unreadable = [], [], {}, []
     for case in question.cases:
-        keys = [entry.key for entry, _ in entries[case.id, "image"]]
+        keys = [case.id] if given else [entry.key for entry, _ in entries[case.id, "image"]]
         reasons = [bank.unreadable[key] for key in keys if key in bank.unreadable]
         if reasons:
             unreadable.append(f"{case.id}: {reasons[0]}")

@@ -35,7 +35,13 @@ def listing(what: str) -> list[dict[str, Any]]:
 
 
 def _first_line(thing: Any) -> str:
-    return (thing.__doc__ or "").strip().partition("\n")[0]
+    """The first line of its docstring, or that of its module where it has none of its own."""
+    import sys
+
+    text = (thing.__doc__ or "").strip()
+    if not text or text.startswith(f"{getattr(thing, '__name__', '')}("):
+        text = (sys.modules[thing.__module__].__doc__ or "").strip()
+    return text.partition("\n")[0]
 
 
 def cache_rows(findings: Iterable[Finding]) -> list[dict[str, Any]]:

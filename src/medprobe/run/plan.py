@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from medprobe import encoders
-from medprobe.datasets._layout import fingerprint, locate
-from medprobe.errors import CaseError, Faults, MedprobeError, RequestError
+from medprobe.datasets._layout import fingerprint, locate, paths_of
+from medprobe.errors import CaseError, Faults, MedprobeError, MissingError, RequestError
 from medprobe.features.digests import Digests, source_key
 from medprobe.features.encode import Preprocessing, encoding_facts, measure
 from medprobe.features.store import Encoding, Entry
 from medprobe.imaging.formats import count_planes
-from medprobe.registry import HEADS
+from medprobe.registry import HEADS, did_you_mean
 from medprobe.run import results, splits
 from medprobe.tasks import models
 from medprobe.tasks.suites import tasks_named, with_settings
@@ -209,7 +209,7 @@ def make(request: Request, progress: Progress, tolerant: bool = False) -> Plan:
             question = _question(task, dataset, request, Digests(cache), progress, questions)
             questions.append(question)
             notes += _notes(question)
-    loaded = load_models(request, faults)
+    loaded = load_models(request, faults, progress)
     _check_cells(questions, request, faults)
     if not tolerant or any(isinstance(error, RequestError) for error in faults.found):
         faults.raise_if_any()
@@ -241,39 +241,55 @@ def check_options(request: Request) -> None:
         "--image-size must be a whole number above 0": request.image_size is None or request.image_size > 0,
         "--batch-size must be auto or a whole number above 0": request.batch_size is None or request.batch_size > 0,
         "--skip-unreadable must be a whole number, 0 or more": request.skip_unreadable >= 0,
-        "--seeds must be whole numbers, 0 or more": bool(request.seeds) and min(request.seeds) >= 0,
+        "--seeds must be whole numbers, 0 or more, each once": bool(request.seeds) and min(request.seeds) >= 0 and len(set(request.seeds)) == len(request.seeds),
+        "--folds must be whole numbers, each once": request.folds is None or len(set(request.folds)) == len(request.folds),
     }
     wrong = [said for said, holds in checks.items() if not holds]
     if wrong:
         raise RequestError("; ".join(wrong) + "; correct the option")
-    if request.out.exists() and not request.out.is_dir():
-        raise RequestError(f"--out must be a folder, found a file at {request.out}; choose another")
-    request.out.mkdir(parents=True, exist_ok=True)
-    if not os.access(request.out, os.W_OK):
-        raise RequestError(f"--out {request.out} cannot be written to; choose another, or change its permissions")
+    for option, folder in (("--out", request.out), ("--cache", request.cache or default_cache())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise RequestError(f"{option} must be a folder, found a file at {folder} or above it; choose another") from None
+        except OSError as error:
+            raise RequestError(f"{option} {folder} cannot be made ({error.strerror}); choose another, or change the permissions above it") from None
+        if not os.access(folder, os.W_OK):
+            raise RequestError(f"{option} {folder} cannot be written to; choose another, or change its permissions")
 
 
 def _question(task: Task, dataset: Dataset, request: Request, digests: Digests, progress: Progress, known: Sequence[Question]) -> Question:
-    task = with_settings(task, request.settings)
+    default, task = task, with_settings(task, request.settings)
     same = next((each for each in known if each.dataset is dataset and each.task.split_seed == task.split_seed), None)
     if same is not None:
         cases, found = same.cases, same.digests
     else:
         root = locate(dataset, request.data)
-        everything = splits.with_folds(list(dataset.cases(root)), task.split_seed)
+        everything = splits.with_folds(sorted(dataset.cases(root), key=lambda case: case.id), task.split_seed)
         cases = tuple(splits.limited(everything, request.limit, task.split_seed))
-        paths = {source.path for case in cases for sources in case.images.values() for source in sources}
-        found = digests.of(paths, progress)
-    options = {key.removeprefix("task.") if key.startswith("task.") else key: value for key, value in request.settings.items()}
+        found = digests.of(paths_of(cases), progress)
+    options = {key.removeprefix("task.") if key.startswith("task.") else key: value for key, value in request.settings.items() if not _is_default(default, key, value)}
     if request.limit is not None:
         options["limit"] = request.limit
     if request.image_size is not None and request.image_size != task.image_size:
         options["image-size"] = request.image_size
     if request.precision != "fp32":
         options["precision"] = request.precision
+    for setting in sorted({"task.main", "task.monitor"} & set(request.settings)):
+        known_scores = results.score_keys(dataset.classes, dataset.multilabel, dataset.unit if setting == "task.main" else "case")
+        if (asked := request.settings[setting]) not in known_scores:
+            raise RequestError(f"--set {setting}: {task.name} has no score named {asked!r}; {did_you_mean(str(asked), known_scores)}")
     question = Question(task, dataset, cases, found, options)
     _ = question.head
     return question
+
+
+def _is_default(task: Task, key: str, value: Any) -> bool:
+    """Whether a setting says what the task does anyway."""
+    where, _, field = key.partition(".")
+    if where == "task":
+        return bool(getattr(task, field) == value)
+    return bool(config_of(HEADS.get(task.head)(**task.head_config))[field] == (tuple(value) if isinstance(value, list) else value))
 
 
 def _notes(question: Question) -> list[str]:
@@ -310,7 +326,7 @@ def _check_cells(questions: Sequence[Question], request: Request, faults: Faults
                     raise RequestError(f"{name}: expected labelled cases to train and to test{'' if fold is None else f' in fold {fold}'}, found none to {' or '.join(empty)}; check the split column, or raise --limit")
 
 
-def load_models(request: Request, faults: Faults) -> list[Loaded]:
+def load_models(request: Request, faults: Faults, progress: Progress) -> list[Loaded]:
     import fnmatch
 
     names: list[str] = []
@@ -323,7 +339,8 @@ def load_models(request: Request, faults: Faults) -> list[Loaded]:
         faults.found.append(RequestError("expected at least one model after --model, found none; see: medprobe list models"))
     weights = _weights(request.weights, names, faults)
     loaded = []
-    for name in names:
+    for number, name in enumerate(names):
+        progress(number, len(names), "loading encoders")
         with faults.collected():
             named = models.resolve(name, weights.get(name))
             random = "random:" in named.spec
@@ -380,11 +397,13 @@ def _all_grey(question: Question) -> bool:
 def _grouped(questions: Sequence[Question], loaded: Sequence[Loaded], request: Request, cache: Path, faults: Faults) -> tuple[list[Group], list[Cell]]:
     collected: dict[tuple, dict[str, Any]] = {}
     done: list[Cell] = []
+    stems: dict[str, Mapping[str, Any]] = {}
     for one in loaded:
         for question in questions:
             with faults.collected():
                 if hasattr(one.encoder, "features_of"):
                     preprocessing, grids = Preprocessing(question.task.window, None), False
+                    _check_covered(one, question)
                 else:
                     preprocessing, grids = preprocessing_of(question, one.encoder), "grid" in question.head.needs
                 facts = encoding_facts(one.encoder, preprocessing, grids, request.precision)
@@ -393,8 +412,10 @@ def _grouped(questions: Sequence[Question], loaded: Sequence[Loaded], request: R
                 cells = [Cell(one, question, seed, fold, size, request.precision, request.limit) for seed in one.seeds for fold in folds]
                 todo: list[Cell] = []
                 for cell in cells:
+                    if stems.setdefault(cell.stem, cell.facts) != cell.facts:
+                        raise RequestError(f"two of the tasks asked for would write the same result, {cell.stem}; give the manifests different names, or run them one by one with an --out each")
                     with faults.collected():
-                        (done if results.finished(request.out / "results" / cell.stem, cell.facts) else todo).append(cell)
+                        (done if results.finished(request.out / "results" / cell.stem, cell.facts, request.skip_unreadable) else todo).append(cell)
                 if not todo:
                     continue
                 encoding = Encoding(cache, facts)
@@ -403,6 +424,12 @@ def _grouped(questions: Sequence[Question], loaded: Sequence[Loaded], request: R
                     collected[place] = {"loaded": one, "preprocessing": preprocessing, "grids": grids, "encoding": encoding, "question": question, "cells": []}
                 collected[place]["cells"] += todo
     return [_group(request=request, **group) for group in collected.values()], done
+
+
+def _check_covered(one: Loaded, question: Question) -> None:
+    absent = [case.id for case in question.cases if case.target is not None and not one.encoder.covers(case.id)]
+    if absent:
+        raise MissingError(f"{one.name}: expected features of the {len(question.cases)} cases of {question.dataset.name}, found none for {len(absent)} (first {', '.join(absent[:3])}); add them, named by case id")
 
 
 def group_of(loaded: Loaded, question: Question, request: Request, cache: Path) -> Group:

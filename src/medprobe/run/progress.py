@@ -1,6 +1,7 @@
 """Progress on stderr: what, how far, how fast, how long still; silent when nothing takes a second."""
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,10 @@ from typing import Any
 
 
 class Reporter:
-    """Called as (done, total, what). On a terminal one live line; elsewhere a line every ten seconds and at each end."""
+    """Called as (done, total, what). On a terminal one live line; elsewhere a line after a second, then every ten.
+
+    A timer shows what has been called once and takes its time.
+    """
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
@@ -17,21 +21,37 @@ class Reporter:
         self._first = 0
         self._live: Any = None
         self._task: Any = None
+        self._timer: threading.Timer | None = None
+        self._lock = threading.Lock()
 
     def __call__(self, done: int, total: int, what: str) -> None:
         now = time.monotonic()
         if what != self._what:
             self.finish()
-            self._what, self._begin, self._said, self._first = what, now, now, done
+            self._what, self._begin, self._said, self._first = what, now, now - 10, done
+            if not self.quiet:
+                self._timer = threading.Timer(1.0, self._show_first, (done, total, what))
+                self._timer.daemon = True
+                self._timer.start()
         if self.quiet or now - self._begin < 1:
             return
+        with self._lock:
+            self._tell(done, total, what, now)
+
+    def _show_first(self, done: int, total: int, what: str) -> None:
+        with self._lock:
+            if what == self._what and self._live is None and self._said < self._begin:
+                self._tell(done, total, what, time.monotonic())
+
+    def _tell(self, done: int, total: int, what: str, now: float) -> None:
         rate = (done - self._first) / (now - self._begin)
         left = (total - done) / rate if rate > 0 else float("inf")
         if sys.stderr.isatty():
             self._show(done, total, what)
         elif now - self._said >= 10:
             self._said = now
-            print(f"{what}: {done}/{total}, {rate:.1f}/s, {clock(left)} left", file=sys.stderr, flush=True)
+            pace = f", {rate:.1f}/s, {clock(left)} left" if rate > 0 else ""
+            print(f"{what}: {done}/{total}{pace}", file=sys.stderr, flush=True)
 
     def _show(self, done: int, total: int, what: str) -> None:
         if self._live is None:
@@ -45,9 +65,14 @@ class Reporter:
         self._live.update(self._task, completed=done, total=total, rate=f"{rate:.1f}/s")
 
     def finish(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = self._task = None
+        """Take the live line away; the next call begins anew."""
+        if self._timer is not None:
+            self._timer.cancel()
+        with self._lock:
+            self._what = None
+            if self._live is not None:
+                self._live.stop()
+                self._live = self._task = None
 
 
 @contextmanager

@@ -6,7 +6,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ import numpy as np
 
 from medprobe.errors import MedprobeError, RequestError
 from medprobe.files import digest_of, dump_json, write_atomically
-from medprobe.metrics import classification, phases, stats
+from medprobe.metrics import classification, dense, phases, stats
 from medprobe.metrics.measure import Measure, mean_defined
 from medprobe.types import Score
 
 SCHEMA = 1
+DENSE = ("segmentation", "instances", "registration")
+"""Kinds whose scores are made of values per case."""
 RESAMPLES = 1000
 
 
@@ -91,19 +93,83 @@ class Predictions:
         return classification.measure(self.target, self.prob, classes=classes, multilabel=multilabel, groups=self.patient, val=val)
 
 
+@dataclass(frozen=True)
+class CaseValues:
+    """What was measured of each case of a dense task; all that its scores are made of. NaN is undefined.
+
+    `values` by metric: (n,), or (n, K) for the K classes that are scored.
+    """
+
+    case: np.ndarray
+    patient: np.ndarray
+    values: Mapping[str, np.ndarray]
+
+    @classmethod
+    def of(cls, case: Sequence[str], patient: Sequence[str], each: Sequence[Mapping[str, np.ndarray]]) -> "CaseValues":
+        """From the values of one case after the other."""
+        return cls(np.array(case), np.array(patient), {name: np.stack([one[name] for one in each]).astype(np.float64) for name in each[0]})
+
+    def save(self, path: Path, classes: Sequence[str]) -> None:
+        """`S.cases.parquet`: case, patient, metric, class, value."""
+        columns = ((metric, name, column) for metric, array in self.values.items() for name, column in (zip(classes, array.T, strict=True) if array.ndim == 2 else [("", array)]))
+        _write_long(path, self.case, self.patient, columns)
+
+    @classmethod
+    def load(cls, path: Path, classes: Sequence[str]) -> "CaseValues":
+        """What `save` wrote. RequestError when the file is missing or damaged."""
+        import pandas as pd
+
+        file = path.with_name(f"{path.name}.cases.parquet")
+        try:
+            table = pd.read_parquet(file)
+            first = table[(table["metric"] == table["metric"].iloc[0]) & (table["class"] == table["class"].iloc[0])]
+            found: dict[str, np.ndarray] = {}
+            for metric, rows in table.groupby("metric", sort=False):
+                columns = [rows.loc[rows["class"] == name, "value"].to_numpy(np.float64) for name in ([""] if (rows["class"] == "").all() else classes)]
+                found[str(metric)] = columns[0] if (rows["class"] == "").all() else np.stack(columns, axis=1)
+        except (OSError, ValueError, KeyError, IndexError) as error:
+            raise RequestError(f"{file}: expected the values of the cases of a finished cell, found none that can be read ({error}); delete its .json and run again") from error
+        return cls(first["case"].astype(str).to_numpy(), first["patient"].astype(str).to_numpy(), found)
+
+    def measure(self, classes: Sequence[str], distance_unit: str) -> Measure:
+        """All scores of these cases, computed when asked for."""
+        return dense.measure(self.values, self.patient, classes, distance_unit)
+
+
+def scored_classes(kind: str, classes: Sequence[str], multilabel: bool) -> tuple[str, ...]:
+    """The classes of the values per case: none for instances, all but the background for label maps."""
+    return () if kind == "instances" else dense.foreground(classes, multilabel)
+
+
 def write_cases(path: Path, predictions: Predictions, classes: Sequence[str], multilabel: bool, rule: str) -> None:
     """`S.cases.parquet`: case, patient, metric, class, value."""
-    import pandas as pd
-
     val = None if predictions.val is None else (predictions.val.target, predictions.val.prob)
     rule = rule if val is not None or not rule.endswith("_val") else "fixed_0.5"
     values = classification.per_case(predictions.target, predictions.prob, classes=classes, multilabel=multilabel, val=val, rule=rule)
-    parts = []
-    for metric, array in values.items():
-        for place, name in enumerate(classes if array.ndim == 2 else [""]):
-            value = array[:, place] if array.ndim == 2 else array
-            parts.append(pd.DataFrame({"case": predictions.case, "patient": predictions.patient, "metric": metric, "class": name, "value": value}))
+    columns = (
+        (metric, name, array[:, place] if array.ndim == 2 else array)
+        for metric, array in values.items()
+        for place, name in enumerate(classes if array.ndim == 2 else [""])
+    )
+    _write_long(path, predictions.case, predictions.patient, columns)
+
+
+def _write_long(path: Path, case: np.ndarray, patient: np.ndarray, columns: Iterable[tuple[str, str, np.ndarray]]) -> None:
+    """`S.cases.parquet` from (metric, class, values of the cases)."""
+    import pandas as pd
+
+    parts = [pd.DataFrame({"case": case, "patient": patient, "metric": metric, "class": name, "value": values}) for metric, name, values in columns]
     write_atomically(path.with_name(f"{path.name}.cases.parquet"), pd.concat(parts).to_parquet(index=False))
+
+
+def score_keys(classes: Sequence[str], multilabel: bool, unit: str) -> list[str]:
+    """Every score that classification predictions of these classes have, with a validation part."""
+    target = np.arange(2 * len(classes)) % len(classes)
+    rows = np.eye(len(classes))[target] if multilabel else target
+    names = np.array([f"v/{place:06d}" for place in range(len(target))])
+    prob = np.full((len(target), len(classes)), 1 / len(classes))
+    predictions = Predictions(names, names, rows, prob, Predictions(names, names, rows, prob))
+    return list(predictions.measure(classes, multilabel, unit).metrics)
 
 
 def write_result(path: Path, document: Mapping[str, Any]) -> None:
@@ -119,12 +185,25 @@ def read_result(path: Path) -> dict[str, Any] | None:
     return document if isinstance(document, dict) and document.get("schema") == SCHEMA else None
 
 
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """What `write_summary` wrote, or None when there is none or it is damaged."""
+    try:
+        document = json.loads((folder / "summary.json").read_text())
+        whole = document["schema"] == SCHEMA and all(isinstance(document[part], kind) for part, kind in (("task", dict), ("model", dict), ("scores", dict), ("folds", list), ("seeds", list)))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return document if whole else None
+
+
 def key_of(facts: Mapping[str, Any]) -> str:
     return digest_of(facts)[:32]
 
 
-def finished(path: Path, facts: Mapping[str, Any]) -> bool:
-    """Whether this very cell is done. RequestError, naming the fields, when the file there answers another question."""
+def finished(path: Path, facts: Mapping[str, Any], skip_unreadable: int = 0) -> bool:
+    """Whether this very cell is done, with all its files and no more unreadable cases than are now allowed.
+
+    RequestError, naming the fields, when the file there answers another question.
+    """
     document = read_result(path)
     if document is None:
         return False
@@ -133,7 +212,8 @@ def finished(path: Path, facts: Mapping[str, Any]) -> bool:
         differing = sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
         said = "; ".join(f"{name} was {there.get(name)!r}, is now {here.get(name)!r}" for name in differing[:4])
         raise RequestError(f"{path}.json holds the answer to another question ({said or 'its facts are missing'}); choose another --out, or delete that file")
-    return document.get("status") == "done"
+    whole = all(path.with_name(f"{path.name}.{part}.parquet").exists() for part in ("cases", "predictions"))
+    return document.get("status") == "done" and whole and len(document.get("cases", {}).get("unreadable", [])) <= skip_unreadable
 
 
 def _flat(facts: Any, prefix: str = "") -> dict[str, Any]:
@@ -161,8 +241,11 @@ def cells_of(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def measure_of(path: Path, document: Mapping[str, Any]) -> Measure:
-    """All scores of a finished cell, from its saved predictions."""
+    """All scores of a finished cell, from its saved predictions or values per case."""
     task = document["task"]
+    if task["kind"] in DENSE:
+        classes = scored_classes(task["kind"], task["classes"], task["multilabel"])
+        return CaseValues.load(path, classes).measure(classes, task["distance_unit"])
     predictions = Predictions.load(path, task["classes"], task["multilabel"])
     return predictions.measure(task["classes"], task["multilabel"], task["unit"])
 

@@ -54,11 +54,14 @@ def run(request: Request, plan: Plan, progress: Progress) -> Outcome:
 
 
 def _summarise(folder: Path) -> None:
-    """Write the summary when a finished cell is newer than it."""
+    """Write the summary when it is missing or damaged, or a finished cell is newer than it."""
     summary = folder / "summary.json"
     cells = list(folder.glob("seed*.json"))
-    if cells and (not summary.exists() or max(cell.stat().st_mtime_ns for cell in cells) > summary.stat().st_mtime_ns):
-        results.write_summary(folder)
+    if cells and (results.read_summary(folder) is None or max(cell.stat().st_mtime_ns for cell in cells) > summary.stat().st_mtime_ns):
+        try:
+            results.write_summary(folder)
+        except OSError as error:
+            raise MedprobeError(f"{summary}: could not be written ({error.strerror or error}); free space, and run the same command again: it does only this") from error
 
 
 def _run_group(group: Group, request: Request, cache: Path, progress: Progress, outcome: Outcome) -> None:
@@ -166,18 +169,21 @@ def _readable(question: Question, group: Group, bank: Bank, request: Request) ->
 
 @dataclass
 class _Checkpoint:
-    """Where a long fit keeps its progress, beside the results; removed when the cell is done."""
+    """Where a long fit keeps its progress, beside the results; removed when the cell is done. `key` is the cell's: what was
+    kept for other data, labels, features or settings is not gone on from."""
 
     path: Path
+    key: str
 
     def load(self) -> State | None:
         try:
-            return State.load(self.path)
+            state = State.load(self.path)
         except Exception:  # absent, or cut off by a kill: the fit starts again
             return None
+        return state if state.meta.get("cell") == self.key else None
 
     def save(self, state: State) -> None:
-        state.save(self.path)
+        State(state.tensors, {**state.meta, "cell": self.key}).save(self.path)
 
 
 def _run_cell(cell: Cell, group: Group, bank: Bank, shared: dict[tuple, np.ndarray], request: Request, before: Mapping[str, float], progress: Progress) -> list[str]:
@@ -195,7 +201,7 @@ def _run_cell(cell: Cell, group: Group, bank: Bank, shared: dict[tuple, np.ndarr
     warnings: list[str] = []
     if parts.validation.startswith("none"):
         warnings.append("no validation part: too few training patients")
-    checkpoint = _Checkpoint(request.out / "checkpoints" / f"{cell.stem}.safetensors")
+    checkpoint = _Checkpoint(request.out / "checkpoints" / f"{cell.stem}.safetensors", results.key_of(cell.facts))
 
     def monitor(prob: np.ndarray, target: np.ndarray) -> float:
         key = task.monitor
@@ -205,7 +211,7 @@ def _run_cell(cell: Cell, group: Group, bank: Bank, shared: dict[tuple, np.ndarr
     ctx = Context(
         seed=child_seed(cell.seed, f"head fold {cell.fold}"), classes=dataset.classes, multilabel=dataset.multilabel,
         pooling=task.pooling, device=planning.device_of(request.device), precision=request.precision, max_ram=request.max_ram,  # type: ignore[arg-type]
-        monitor=monitor, checkpoint=checkpoint, warn=warnings.append,
+        monitor=monitor, checkpoint=checkpoint, progress=progress, warn=warnings.append,
     )  # fmt: skip
     if task.pooling != "patch_mean" and not hasattr(group.loaded.encoder, "features_of"):
         ctx = _with_pooling(ctx, bank, train, warnings)
@@ -316,9 +322,10 @@ def describe(plan: Plan) -> list[str]:
 
 
 def closing_lines(outcome: Outcome, out: Path) -> list[str]:
-    """What the user must hear at the end of a run: each warning once with how many results it is of, then each failure."""
+    """What the user must hear at the end of a run: each warning once with how many results it is of, each failure, the sum."""
     lines = []
     for warning, paths in outcome.warnings.items():
         first = paths[0].relative_to(out / "results")
         lines.append(f"warning: {first}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}: {warning}")
-    return lines + [f"failed: {path.relative_to(out / 'results')}: {said}" for path, said in outcome.failed.items()]
+    lines += [f"failed: {path.relative_to(out / 'results')}: {said}" for path, said in outcome.failed.items()]
+    return [*lines, f"{len(outcome.done)} results done, {len(outcome.failed)} failed, in {out}"]
