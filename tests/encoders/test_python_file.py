@@ -183,7 +183,7 @@ def test_what_it_imports_from_its_folder_enters_the_digest(tmp_path: Path) -> No
 
 def test_weights_that_an_encoder_object_reads_by_itself_enter_its_digest(tmp_path: Path) -> None:
     path = tmp_path / "own.py"
-    path.write_text(ENCODER.replace("x.mean(dim=(2, 3))", f"x.mean(dim=(2, 3)) * float(open({str(tmp_path / 'w')!r}).read())"))
+    path.write_text(ENCODER.replace("x.mean(dim=(2, 3))", f"x.mean(dim=(2, 3)) * float(__import__('pathlib').Path({str(tmp_path / 'w')!r}).read_text())"))
     digests = []
     for weight in ("1.0", "2.0", "1.0"):
         (tmp_path / "w").write_text(weight)

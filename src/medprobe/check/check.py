@@ -30,6 +30,8 @@ def check(what: str, name: str | None, data: Path | None, weights: Path | None):
     if what == "dataset":
         from medprobe.datasets.manifest import load_manifest
 
+        if name not in DATASETS and Path(f"{name}.toml").is_file():
+            raise RequestError(f"no dataset named {name!r}; did you mean {name}.toml, the manifest?")
         dataset = load_manifest(Path(name)) if name.endswith(".toml") else DATASETS.get(name)
         return check_dataset(dataset, locate(dataset, data))
     return _check_task(name, data)

@@ -23,7 +23,8 @@ OPTIONAL = ("split", "fold", "spacing", "frame")
 SPLITS = ("train", "val", "test")
 MEMBER = re.compile(r"(.+\.(?:h5|hdf5|hdf|npz)):/+(.+)", re.IGNORECASE)
 FLAGS = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "": math.nan}
-SHOWN = 20
+SHOWN, ALIKE = 20, 3
+"""How many kinds of fault are shown, and how many of each."""
 
 
 def roles_of(kind: str) -> tuple[str, ...]:
@@ -39,9 +40,16 @@ def required(kind: str) -> tuple[str, ...]:
 def refusal(path: Path, what: str, faults: Sequence[str]) -> RequestError:
     if len(faults) == 1:
         return RequestError(f"{path}: {what}: {faults[0]}")
-    listed = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(faults[:SHOWN], 1))
-    more = f"\n  ... and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-    return RequestError(f"{path}: {what} has {len(faults)} faults; correct them:\n{listed}{more}")
+    alike: dict[str, list[str]] = defaultdict(list)
+    for fault in faults:
+        alike[re.sub(r"'[^']*'|\"[^\"]*\"|\d+", "#", fault)].append(fault)
+    lines = []
+    for kind in list(alike.values())[:SHOWN]:
+        lines += kind[:ALIKE] + ([f"... and {len(kind) - ALIKE} more like this"] if len(kind) > ALIKE else [])
+    if len(alike) > SHOWN:
+        lines.append(f"... and {len(alike) - SHOWN} more kinds of fault")
+    listed = "".join(f"\n  {line}" for line in lines)
+    return RequestError(f"{path}: {what} has {len(faults)} faults; correct them:{listed}")
 
 
 def inside(root: Path, text: str, real: Callable[[str], str] = os.path.realpath) -> Path:
@@ -53,7 +61,7 @@ def inside(root: Path, text: str, real: Callable[[str], str] = os.path.realpath)
         raise RequestError(f"expected a path, found {text!r}; correct it")
     direct = path.name != ".." and not os.path.islink(path)
     if not Path(real(str(path.parent)) if direct else os.path.realpath(path)).is_relative_to(root):
-        raise RequestError(f"expected a path inside the manifest's folder, found {text!r}, which leaves it; move or copy the file in")
+        raise RequestError(f"expected a path inside the manifest's folder, found {text!r}, which leaves it{' through a link' if '..' not in text else ''}; move or copy the file in")
     return path
 
 
@@ -172,7 +180,8 @@ class Table:
             values = tuple(FLAGS.get(row[name], math.nan) for name in classes)
             return None if all(map(math.isnan, values)) else values
         label = row["target"]
-        index = classes.index(label) if label in classes else _whole(label)
+        numbered = any(_whole(name) is not None for name in classes)
+        index = classes.index(label) if label in classes else None if numbered else _whole(label)
         if label and (index is None or index >= len(classes)):
             self._fault(number, f"no class {label!r}; {did_you_mean(label, classes)}", decisive=True)
             return None

@@ -68,7 +68,7 @@ def load(
 
 def parts_of(spec: str) -> list[str]:
     """The specs joined by `+`; a `+` in the path of an encoder's file joins nothing."""
-    match = re.fullmatch(r"(?:random:)?(.+\.py):\w+", spec)
+    match = re.fullmatch(r"(?:random:)?(.+\.py)(:\w+)?", spec)
     return [spec] if match and Path(match[1]).is_file() else spec.split("+")
 
 

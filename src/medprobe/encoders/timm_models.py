@@ -47,7 +47,7 @@ def timm_model(request: Request) -> LoadedEncoder:
 
     name, _ = options(request.rest)
     if not timm.is_model(name):
-        raise RequestError(f"no timm model named {name!r}; {did_you_mean(name.partition('.')[0], timm.list_models())}")
+        raise RequestError(f"no timm model named {name!r}; {did_you_mean(name.partition('.')[0], timm.list_models())}; timm.list_models() names all")
     try:
         config = timm.get_pretrained_cfg(name)
     except RuntimeError:

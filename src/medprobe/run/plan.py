@@ -200,9 +200,12 @@ def make(request: Request, progress: Progress, tolerant: bool = False) -> Plan:
     cache = request.cache or default_cache()
     with faults.collected():
         check_options(request)
+    unusable = bool(faults.found)
     pairs: list[tuple[Task, Dataset]] = []
     with faults.collected():
         pairs = tasks_named(request.task)
+    if unusable:
+        faults.raise_if_any()
     questions: list[Question] = []
     for task, dataset in pairs:
         with faults.collected():
