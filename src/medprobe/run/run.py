@@ -314,11 +314,18 @@ def describe(plan: Plan) -> list[str]:
     lines = [f"{facts['cells']['to_do']} results to compute, {facts['cells']['done']} done already; features in {plan.cache}"]
     for group in facts["groups"]:
         size = "x".join(map(str, group["image_size"])) if group["image_size"] else "its own size"
-        work = f"{group['planes_missing']} of {group['planes']} planes to encode, {group['bytes'] / 1e6:.1f} MB, about {group['minutes']:.1f} min" if group["planes_missing"] else f"all {group['planes']} planes encoded"
+        work = f"{group['planes_missing']} of {group['planes']} planes to encode, {group['bytes'] / 1e6:.1f} MB, about {_duration(60 * group['minutes'])}" if group["planes_missing"] else f"all {group['planes']} planes encoded"
         lines.append(f"  {group['model']} on {group['dataset']} at {size}: {work}; {group['cells']} results ({', '.join(group['tasks'])})")
     lines += [f"  note: {note}" for note in facts["notes"]]
     lines += [f"  missing: {missing}" for missing in facts["missing"]]
     return lines
+
+
+def _duration(seconds: float) -> str:
+    """40 s, 3 min, 2.5 h."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def closing_lines(outcome: Outcome, out: Path) -> list[str]:
