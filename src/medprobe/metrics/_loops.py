@@ -130,6 +130,21 @@ def _envelope(position, weight, count, step, kept):
 
 
 @njit(cache=True, nogil=True)
+def _walk(position, weight, kept, kinds, at, here, step):
+    """(place in `kept`, squared distance) of the feature nearest to `here`, which lies beyond all asked before."""
+    t = (position[kept[at]] - here) * step
+    best = weight[kept[at]] + t * t
+    while at < kinds - 1:
+        t = (position[kept[at + 1]] - here) * step
+        other = weight[kept[at + 1]] + t * t
+        if best <= other:
+            break
+        best = other
+        at += 1
+    return at, best
+
+
+@njit(cache=True, nogil=True)
 def distances(target, query, spacing, out):
     """Distance of every voxel of `query` (in C order, into `out`) to the nearest voxel of `target`; both (Z, Y, X) bool.
 
@@ -173,15 +188,7 @@ def distances(target, query, spacing, out):
             kinds = _envelope(position, weight, count, sy, kept)
             at = 0
             for y in range(height):
-                t = (position[kept[at]] - y) * sy
-                best = weight[kept[at]] + t * t
-                while at < kinds - 1:
-                    t = (position[kept[at + 1]] - y) * sy
-                    other = weight[kept[at + 1]] + t * t
-                    if best <= other:
-                        break
-                    best = other
-                    at += 1
+                at, _ = _walk(position, weight, kept, kinds, at, y, sy)
                 fy[x, y] = place[kept[at]]
         for y in range(height):
             asked = 0
@@ -201,14 +208,6 @@ def distances(target, query, spacing, out):
             for x in range(width):
                 if not query[z, y, x]:
                     continue
-                t = (position[kept[at]] - x) * sx
-                best = weight[kept[at]] + t * t
-                while at < kinds - 1:
-                    t = (position[kept[at + 1]] - x) * sx
-                    other = weight[kept[at + 1]] + t * t
-                    if best <= other:
-                        break
-                    best = other
-                    at += 1
+                at, best = _walk(position, weight, kept, kinds, at, x, sx)
                 out[told] = np.sqrt(best)
                 told += 1
