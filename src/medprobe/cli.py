@@ -268,6 +268,7 @@ def report(
 def compare(
     results: Annotated[Path, typer.Argument(help="The --out folder of a run.")],
     baseline: Annotated[str, typer.Option(help="The model the others are compared with.")],
+    metric: Annotated[str | None, typer.Option(help="A score key [default: the main score of each task].")] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -276,7 +277,7 @@ def compare(
 
     from medprobe.report.compare import comparison_table, comparisons
 
-    rows = comparisons(results, baseline)
+    rows = comparisons(results, baseline, metric)
     if as_json:
         _print(rows)
     else:

@@ -26,7 +26,8 @@ Kind = Literal["classification", "bags", "segmentation", "instances", "registrat
 class Source:
     """Where the pixels of one channel are: a file, a dataset inside a file, or frames of a video or of a folder.
 
-    `member` names an array in a container (`file.h5:/raw`). `frames` are 0-based indices of decoded frames
+    `member` names an array in a container (`file.h5:/raw`), or the entry of a fourth axis of NIfTI ("0", "1", ...); of masks in
+    pictures it says how their numbers are read (imaging/labels.py). `frames` are 0-based indices of decoded frames
     (video) or of the sorted image files of a folder; None takes all of them.
     """
 
@@ -105,6 +106,8 @@ class Dataset:
     note: str | None = None
     root: Path | None = None
     """Set for manifests: where they are; the data root is then not needed."""
+    aligned: bool = True
+    """Image and mask of a case lie on one grid."""
     values: tuple[int, ...] | None = None
     """In masks, the value of each class; None is 0…K-1."""
     ignore: int | None = None
@@ -292,7 +295,8 @@ class NoCheckpoint:
 class Context:
     """Everything a head may know besides its samples.
 
-    `monitor(prediction, target)` is the task's main metric, higher is better, for choices on validation. `warn`
+    `monitor(prediction, target)` is what choices on validation go by, higher is better: the task's monitor of all predictions,
+    or, of dense tasks, the mean Dice of one case. `warn`
     collects sentences shown to the user and kept in the result. `progress(done, total, what)` may be called often.
     """
 
@@ -303,7 +307,7 @@ class Context:
     device: str = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
     max_ram: int | None = None
-    monitor: Callable[[np.ndarray, np.ndarray], float] | None = None
+    monitor: Callable[[np.ndarray, Any], float] | None = None
     checkpoint: Checkpoint = field(default_factory=NoCheckpoint)
     progress: Callable[[int, int, str], None] = lambda done, total, what: None
     warn: Callable[[str], None] = lambda sentence: None
@@ -319,7 +323,7 @@ class Head(Protocol):
     """Features to predictions. A frozen dataclass: its fields are its configuration.
 
     `needs` is a subset of {"pooled", "grid", "image", "encoder"}. A head for another kind of dataset than classification
-    has a class attribute `kinds`, the set of those it answers. `predict` yields one array per sample, in order:
+    has a class attribute `kinds`, the set of those it answers, and `dims` where it is for 2 or 3 dimensions only. `predict` yields one array per sample, in order:
     for classification the (classes,) probabilities.
     """
 

@@ -16,6 +16,7 @@ from PIL import Image as Pillow
 
 from medprobe.errors import CaseError, RequestError
 from medprobe.imaging import formats
+from medprobe.imaging import nifti as nifti_reader
 from medprobe.imaging.labels import LabelMap, check_geometry, read_labels, resample_nearest, write_labels
 from medprobe.types import Source
 
@@ -535,8 +536,8 @@ def test_reading_a_mask_leaves_the_image_that_is_being_read_in_memory(tmp_path: 
     nifti(tmp_path / "image.nii.gz", np.zeros((3, 4, 5), np.int16))
     nifti(tmp_path / "mask.nii.gz", np.zeros((3, 4, 5), np.uint8))
     opened: list[str] = []
-    load = nibabel.load
-    monkeypatch.setattr(nibabel, "load", lambda path: opened.append(path.name) or load(path))
+    whole = nifti_reader._opened
+    monkeypatch.setattr(nifti_reader, "_opened", lambda path: opened.append(path.name) or whole(path))
     formats.read(Source(tmp_path / "image.nii.gz"), 0, 2)
     labels(tmp_path / "mask.nii.gz", TWO, dims=3)
     formats.read(Source(tmp_path / "image.nii.gz"), 2, 5)
@@ -617,3 +618,27 @@ def test_real_landmarks_in_a_fourth_axis_are_a_mask_each(samples: Path) -> None:
     found = read_labels((Source(path),), dims=3, classes=("a", "b", "c"), multilabel=True)
     assert found.labels.shape == (3, 41, 59, 44)
     assert "three axes" in refusal(lambda: labels(path, TWO, dims=3))
+
+
+def test_a_header_in_microns_or_metres_is_read_in_millimetres(tmp_path: Path) -> None:
+    import nibabel
+
+    for unit, size in (("micron", 4000.0), ("meter", 0.004), ("mm", 4.0)):
+        image = nibabel.Nifti1Image(np.ones((3, 4, 5), np.uint8), np.diag([size, size, size, 1]))
+        image.header.set_xyzt_units(unit)
+        image.to_filename(tmp_path / f"{unit}.nii.gz")
+        found = read_labels((Source(tmp_path / f"{unit}.nii.gz"),), dims=3)
+        np.testing.assert_allclose(found.spacing, (4, 4, 4), rtol=1e-6)
+
+
+def test_a_compressed_file_whose_checksum_is_wrong_is_damaged(tmp_path: Path) -> None:
+    import gzip
+
+    import nibabel
+
+    image = nibabel.Nifti1Image(np.ones((20, 20, 20), np.uint8), np.eye(4))
+    data = bytearray(gzip.compress(image.to_bytes(), 0))
+    data[4000:4050] = bytes(50)
+    (tmp_path / "a.nii.gz").write_bytes(bytes(data))
+    with pytest.raises(CaseError, match="damaged"):
+        read_labels((Source(tmp_path / "a.nii.gz"),), dims=3)

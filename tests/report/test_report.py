@@ -100,15 +100,37 @@ def test_differences_are_paired_and_corrected(out: Path) -> None:
 
 
 def test_results_of_other_labels_are_not_compared(out: Path) -> None:
-    file = next((out / "results/toy/logreg/good").glob("seed0-fold0.json"))
-    document = json.loads(file.read_text())
-    document["provenance"]["dataset_fingerprint"] = "e" * 64
-    file.write_text(json.dumps(document))
+    for file in (out / "results/toy/logreg/good").glob("seed0-fold?.json"):
+        document = json.loads(file.read_text())
+        document["provenance"]["dataset_fingerprint"] = "e" * 64
+        file.write_text(json.dumps(document))
     rows = {row["model"]: row for row in comparisons(out, "pixels")}
     assert "other images, labels or parts" in rows["good"]["error"]
     assert "difference" in rows["weak"]
     write_report(out)
     assert "The data changed" in (out / "report/index.html").read_text()
+
+
+def test_what_an_earlier_state_of_the_data_left_behind_is_not_combined(out: Path) -> None:
+    folder = out / "results/toy/logreg/good"
+    before = results.write_summary(folder)
+    assert before is not None
+    assert before["folds"] == [0, 1]
+    write_cell(out, "good", 4.0)
+    file = folder / "seed0.json"
+    document = json.loads(file.read_text())
+    document["provenance"]["dataset_fingerprint"] = "e" * 64
+    file.write_text(json.dumps(document))
+    after = results.write_summary(folder)
+    assert after is not None
+    assert (after["folds"], after["scores"]["auroc"]["n_cases"]) == ([None], 80)
+    row = read_tree(out).get("toy/logreg", "good")
+    assert row is not None
+    assert len(row.cells) == 1
+    document["status"] = "failed"
+    file.write_text(json.dumps(document))
+    assert results.write_summary(folder) is None
+    assert not (folder / "summary.json").exists(), "a failed cell leaves no old score behind"
 
 
 def test_one_model_with_other_options_has_other_labels_and_a_limit_is_always_said(tmp_path: Path) -> None:

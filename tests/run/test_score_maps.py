@@ -85,7 +85,7 @@ def test_missing_extra_and_double_predictions_are_said_at_once(hippocampus: tupl
     (predictions / f"{ids[0]}.nii.gz").rename(predictions / "stranger.nii.gz")
     (predictions / f"{ids[1]}.nii").write_bytes(b"")
     said = score(manifest, predictions, status=2).stderr
-    for fault in (f"1 missing ({ids[0]}.nii.gz)", "1 that are not test cases (stranger)", f"1 given twice ({ids[1]})"):
+    for fault in (f"1 missing ({ids[0]}.nii.gz)", "1 that are not test cases (stranger)", f"1 given twice ({ids[1]}.nii, {ids[1]}.nii.gz)"):
         assert fault in said
     assert "found none" in score(manifest, manifest.parent / "nowhere", status=3).stderr
     (manifest.parent / "empty").mkdir()
@@ -102,7 +102,7 @@ def test_files_that_do_not_fit_are_all_named(hippocampus: tuple[Path, Path, list
     nibabel.nifti1.Nifti1Image(np.asarray(nibabel.nifti1.load(files[2]).dataobj) * 3, stored.affine).to_filename(files[2])
     files[3].write_bytes(files[3].read_bytes()[:200])
     said = score(manifest, predictions, status=2).stderr
-    assert "4 of 6 predictions cannot be scored" in said
+    assert "the folder of predictions has 4 faults" in said
     for name, fault in zip(ids, ("expected the shape of the reference", "fractions such as", "expected the mask values", "found a damaged one"), strict=False):
         assert any(name in line and fault in line for line in said.splitlines()), (fault, said)
     assert not list((manifest.parent / "out").rglob("*.json"))
@@ -213,10 +213,13 @@ def test_displacements_are_scored_by_the_labels_they_warp(samples: Path, tmp_pat
     assert scores["asd"]["unit"] == "px"
 
 
-def test_run_refuses_a_kind_without_a_head_and_says_what_there_is(hippocampus: tuple[Path, Path, list[str]]) -> None:
+def test_run_refuses_a_head_of_another_kind_and_says_what_there_is(hippocampus: tuple[Path, Path, list[str]], tmp_path: Path) -> None:
     manifest, _, _ = hippocampus
-    said = medprobe("run", "-m", "pixels", "-t", f"{manifest}/logreg", "-o", manifest.parent / "out", status=2).stderr
-    assert "hippo is of kind segmentation, for which there is no head in this version" in said
+    said = medprobe("run", "-m", "pixels", "-t", f"{manifest}/logreg", "-o", tmp_path / "out", status=2).stderr
+    assert "hippo is of kind segmentation, which the head logreg does not answer" in said
+    manifest.write_text('name = "em"\nkind = "instances"\ndims = 3\n')
+    said = medprobe("run", "-m", "pixels", "-t", manifest, "-o", tmp_path / "out", status=2).stderr
+    assert "em is of kind instances in 3D, for which there is no head in this version" in said
     assert "medprobe score" in said
 
 
@@ -228,3 +231,42 @@ def test_a_label_map_written_here_is_read_back_as_a_prediction(hippocampus: tupl
         write_labels(predictions / f"{name}.nii.gz", LabelMap(labels, tuple(float(size) for size in truth.header.get_zooms()[::-1]), truth.affine))
     (document,) = json.loads(score(manifest, predictions).stdout)
     assert document["scores"]["dice"]["value"] == 1
+
+
+def test_folds_of_two_sets_of_predictions_are_never_mixed(samples: Path, tmp_path: Path) -> None:
+    (tmp_path / "pred").mkdir()
+    rows = ["id,patient,fold,image,target"]
+    files = sorted((samples / "endoscopy_polyp" / "masks").glob("*.png"))[:6]
+    for number, file in enumerate(files):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+        (tmp_path / "pred" / file.name).write_bytes(file.read_bytes())
+        rows.append(f"{file.stem},p{number},{number % 2},{file.name},{file.name}")
+    manifest = write_manifest(tmp_path, 'name = "polyps"\nkind = "segmentation"\nclasses = ["background", "polyp"]\n', rows)
+    score(manifest, tmp_path / "pred")
+    changed = tmp_path / "pred" / files[1].name
+    Image.fromarray(np.roll(np.asarray(Image.open(changed)).astype(np.uint8), 20, axis=0)).save(changed)
+    stamps = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*.*")}
+    assert "predictions_sha256 was" in score(manifest, tmp_path / "pred", status=2).stderr
+    next((tmp_path / "out").rglob("seed0-fold0.json")).unlink()
+    assert "or delete" in score(manifest, tmp_path / "pred", status=2).stderr, "the other fold is still of the first set"
+    assert all(file.read_bytes() == content for file, content in stamps.items() if file.exists())
+
+
+def test_a_reference_off_its_image_and_a_field_worse_than_none_are_said(hippocampus: tuple[Path, Path, list[str]], tmp_path: Path) -> None:
+    manifest, predictions, ids = hippocampus
+    cases = manifest.parent / "cases.csv"
+    cases.write_text(cases.read_text().replace(f"masks/{ids[0]}.nii.gz,masks/{ids[0]}.nii.gz", f"masks/{ids[1]}.nii.gz,masks/{ids[0]}.nii.gz"))
+    assert f"{ids[0]}: expected the mask {ids[0]}.nii.gz on the grid of its image" in score(manifest, predictions, status=2).stderr
+
+    home = tmp_path / "registration"
+    (home / "pred").mkdir(parents=True)
+    labels = np.zeros((6, 20, 20), np.uint8)
+    labels[1:5, 5:15, 5:15] = 1
+    np.savez(home / "a.npz", labels=labels)
+    field = np.zeros((3, 6, 20, 20), np.float32)
+    field[2] = 6
+    write_displacement(home / "pred" / "a.disp.npz", field)
+    pair = write_manifest(home, 'name = "reg"\nkind = "registration"\ndims = 3\nclasses = ["background", "it"]\n', ["id,patient,split,fixed,moving,fixed_target,moving_target", "a,p,test,a.npz,a.npz,a.npz,a.npz"])
+    (document,) = json.loads(score(pair, home / "pred").stdout)
+    assert document["scores"]["dice.unregistered"]["value"] == 1
+    assert "before it 1.000" in document["warnings"][0]

@@ -10,11 +10,13 @@ import numpy as np
 
 from medprobe.check.encoder import Finding
 from medprobe.datasets._layout import checksum, fingerprint, paths_of
-from medprobe.errors import MedprobeError
+from medprobe.errors import CaseError, MedprobeError
 from medprobe.features.digests import Digests
 from medprobe.imaging import recipes
 from medprobe.run.plan import default_cache
 from medprobe.run.progress import reporting
+from medprobe.run.references import check_on_image, reference
+from medprobe.run.results import DENSE
 from medprobe.run.splits import shared_patients
 from medprobe.types import Case, Dataset
 
@@ -141,14 +143,27 @@ def _decoding(dataset: Dataset, cases: Sequence[Case]) -> Finding:
     chosen = [cases[place] for place in np.unique(np.linspace(0, len(cases) - 1, SAMPLED).astype(int))] if cases else []
     faults, shapes = [], set()
     for case in chosen:
-        for sources in case.images.values():
+        for role, sources in case.images.items():
             try:
-                planes = recipes.planes(sources, window=dataset.recipe, size=None, stop=1, crop=dataset.crop, colour=1 if dataset.grey else None)
-                shapes.add(planes.frame.shape)
+                for source in sources:  # channels may lie on grids of their own
+                    planes = recipes.planes((source,), window=dataset.recipe, size=None, stop=1, crop=dataset.crop, colour=1 if dataset.grey else None)
+                    shapes.add(planes.frame.shape)
+                _check_mask(dataset, case, role, planes.frame.shape)
             except MedprobeError as error:
                 faults.append(str(error))
     sides = " and ".join(f"{height}x{width}" for height, width in (sorted(shapes) if len(shapes) < 3 else (min(shapes), max(shapes))))
     return Finding("images", not faults, f"{len(faults)} of {len(chosen)} tried cannot be read, first: {faults[0]}" if faults else f"{len(chosen)} tried, all readable, {sides} pixels")
+
+
+def _check_mask(dataset: Dataset, case: Case, role: str, shape: tuple[int, int]) -> None:
+    """CaseError: the mask of this image is not understood, or lies on another grid."""
+    if dataset.kind not in DENSE or case.target is None:
+        return
+    sources = case.target[role] if dataset.kind == "registration" else case.target
+    check_on_image(dataset, case, sources)
+    size = reference(dataset, sources).shape
+    if dataset.aligned and len(case.images[role]) == 1 and size[-2:] != shape:
+        raise CaseError(f"{case.id}: expected a mask of the size of its image, {shape[0]} x {shape[1]}, found {size[-2]} x {size[-1]}; write the mask on the image's pixels")
 
 
 def _fingerprint(cases: Sequence[Case]) -> Finding:

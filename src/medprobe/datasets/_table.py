@@ -42,7 +42,7 @@ def refusal(path: Path, what: str, faults: Sequence[str]) -> RequestError:
         return RequestError(f"{path}: {what}: {faults[0]}")
     alike: dict[str, list[str]] = defaultdict(list)
     for fault in faults:
-        alike[re.sub(r"'[^']*'|\"[^\"]*\"|\d+", "#", fault)].append(fault)
+        alike[re.sub(r"'[^']*'|\"[^\"]*\"|\S*[/\\]\S*|\S*\d\S*", "#", fault)].append(fault)
     lines = []
     for kind in list(alike.values())[:SHOWN]:
         lines += kind[:ALIKE] + ([f"... and {len(kind) - ALIKE} more like this"] if len(kind) > ALIKE else [])

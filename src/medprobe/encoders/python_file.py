@@ -129,13 +129,15 @@ def from_module(request: Request, net: Any, digest: str) -> LoadedEncoder:
         multiple=_whole(net, "multiple", 1) or 1,
         weights_sha256=digest,
     )
-    return probed(encoder)
+    probed(encoder)
+    encoder.weights_sha256 = hashlib.sha256(f"{digest} {_answer(encoder)}".encode()).hexdigest()
+    return encoder
 
 
 def from_encoder(request: Request, made: Any, code: str) -> LoadedEncoder:
     """An `Encoder` keeps its own normalisation, device and precision; its inputs are checked as everywhere.
 
-    Where it states no `weights_sha256`, what it makes of a fixed noise plane stands for its weights.
+    What it makes of a fixed noise plane enters its digest, besides a `weights_sha256` of its own.
     """
     encoder = LoadedEncoder(
         request,
@@ -151,13 +153,13 @@ def from_encoder(request: Request, made: Any, code: str) -> LoadedEncoder:
         source=getattr(made, "source", None),
     )
     probed(encoder)
-    if getattr(made, "weights_sha256", None) is None:
-        encoder.weights_sha256 = hashlib.sha256(f"{code} {_answer(encoder)}".encode()).hexdigest()
+    encoder.weights_sha256 = hashlib.sha256(f"{encoder.weights_sha256} {_answer(encoder)}".encode()).hexdigest()
     return encoder
 
 
 def _answer(encoder: LoadedEncoder) -> str:
-    """sha256 of the features of one plane of noise."""
+    """What the encoder makes of one plane of noise, as 32 random projections to two decimals: weights that no state dictionary
+    holds show in it, the rounding of other threads or machines does not."""
     import numpy as np
 
     from medprobe.encoders.base import fit_size
@@ -165,11 +167,14 @@ def _answer(encoder: LoadedEncoder) -> str:
     size = fit_size(encoder, 224 if encoder.dims == 2 else 32)
     noise = np.random.default_rng(0).random((1, encoder.channels or 1, *[size] * encoder.dims), dtype=np.float32)
     features = encoder(noise)
-    digest = hashlib.sha256()
+    said = []
     for values in (features.cls, features.patch_mean, *features.grids):
         if values is not None:
-            digest.update(np.ascontiguousarray(values).tobytes())
-    return digest.hexdigest()
+            vector = np.asarray(values, dtype=np.float64).ravel()
+            signs = np.random.default_rng(1).choice([-1.0, 1.0], (32, len(vector)))
+            length = float(np.linalg.norm(vector))
+            said.append([len(vector), float(f"{length:.2g}"), *np.round(signs @ vector / (length or 1.0), 2).tolist()])
+    return hashlib.sha256(repr(said).encode()).hexdigest()
 
 
 def probed(encoder: LoadedEncoder) -> LoadedEncoder:

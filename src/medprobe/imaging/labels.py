@@ -8,9 +8,13 @@
 
 Whole numbers that a file keeps as floats, or scales to within 0.001 of whole ones, are taken; fractions come from smooth
 resampling and are refused, and so are values that nobody named: a mask that is not understood must not be scored.
+
+A source's `member` names an array, or the entry of a fourth axis (NIfTI). Of a picture or TIFF it says what its numbers stand
+for, `0=0,6=4` (others are refused) or `0=0,*=4`; several such sources are one mask, the last on top. `absent`: a mask of nothing.
 """
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +31,9 @@ from medprobe.types import Source
 IGNORED = -1
 """Index of voxels that are not scored."""
 MEMBER = "labels"
+ABSENT = "absent"
+"""`member` of a picture or TIFF, image or mask, on whose grid nothing is marked: a class without a file of its own."""
+MEANINGS = re.compile(r"\d+=\d+(,\d+=\d+)*(,\*=\d+)?")
 WHOLE = 1e-3
 APART = 0.01
 """How far, in voxels, the corners of two grids may lie apart and still be the same grid."""
@@ -71,12 +78,14 @@ def read_labels(
     `multilabel`: one source per class, or a single one whose first axis (NIfTI: the last) is the class. `as_stored`: a
     NIfTI file's voxels in the order of the file, for scoring against a reference that has no affine.
     """
-    if not sources or (len(sources) > 1 and not multilabel):
+    if not sources or (len(sources) > 1 and not multilabel and not all(map(_meanings, sources))):
         raise CaseError(f"{sources[0].path if sources else 'a mask'}: expected one mask, found {len(sources)}; write all classes into one file, or set multilabel = true")
     path = sources[0].path
     if multilabel:
         return _read_each(sources, dims, tuple(classes or (source.path.name for source in sources)), ignore, as_stored)
     found = _read(sources[0], dims, as_stored)
+    for source in sources[1:]:
+        found = _laid_over(found, _read(source, dims, as_stored), source.path)
     return replace(found, labels=_ids(found.labels, path) if classes is None else _indices(found.labels, classes, values, ignore, path))
 
 
@@ -129,7 +138,33 @@ def _read(source: Source, dims: int, as_stored: bool) -> LabelMap:
         if source.frames is not None:
             array = array[None] if array.ndim == 2 else array
             array = array[list(chosen(source, len(array), 0, None))]
-        return replace(found, labels=_on_axes(_whole(array, source.path), dims, source.path))
+        return replace(found, labels=_on_axes(_meant(source, _whole(array, source.path)), dims, source.path))
+
+
+def _laid_over(under: LabelMap, over: LabelMap, path: Path) -> LabelMap:
+    if over.shape != under.shape:
+        raise CaseError(f"{path}: expected the size of the other masks of its case, {_size(under)}, found {_size(over)}; write them on one grid")
+    return replace(under, labels=np.where(over.labels != 0, over.labels, under.labels))
+
+
+def _meanings(source: Source) -> dict[str, int]:
+    """Number in the file, `*` for any other, → what it stands for, where `member` says so."""
+    if not MEANINGS.fullmatch(source.member or "") or identify(source.path) not in ("pictures", "tiff"):
+        return {}
+    return {number: int(meaning) for number, meaning in (pair.split("=") for pair in str(source.member).split(","))}
+
+
+def _meant(source: Source, array: np.ndarray) -> np.ndarray:
+    """What the numbers of the file stand for."""
+    if not (meanings := _meanings(source)):
+        return array
+    other = meanings.pop("*", None)
+    result, strange = _looked_up(array, {int(number): meaning for number, meaning in meanings.items()}, np.int64)
+    if strange and other is None:
+        raise CaseError(f"{source.path}: expected the mask values {', '.join(meanings)}, found {strange[0]} in {np.count_nonzero(array == strange[0]):,} voxels, of which it is not said what it stands for; correct the mask")
+    if strange:
+        result[np.isin(array, strange)] = other
+    return result
 
 
 def _read_stack(source: Source, dims: int, as_stored: bool) -> list[LabelMap]:
@@ -141,8 +176,10 @@ def _read_stack(source: Source, dims: int, as_stored: bool) -> list[LabelMap]:
 
 def _stored(source: Source, as_stored: bool, further_axes: bool) -> LabelMap:
     path, kind = source.path, identify(source.path)
+    if source.member == ABSENT and kind in ("pictures", "tiff"):
+        return LabelMap(np.zeros(_plane(path), np.uint8))
     if kind == "nifti":
-        array, spacing, affine, _ = nifti.volume(path, as_stored=as_stored, further_axes=further_axes)
+        array, spacing, affine, _ = nifti.volume(path, as_stored=as_stored, further_axes=further_axes, member=source.member)
         return LabelMap(np.moveaxis(array.reshape(*array.shape[:3], -1), -1, 0) if further_axes else array, spacing, affine)
     if kind == "arrays":
         with arrays.opened(arrays.named(source, MEMBER)) as array:
@@ -163,6 +200,13 @@ def _stored(source: Source, as_stored: bool, further_axes: bool) -> LabelMap:
     if path.name.lower().endswith(LOSSLESS):
         return LabelMap(_picture(path))
     raise CaseError(f"{path}: expected a mask as .png, .tif, .nii.gz, .h5 or .npz, found {path.suffix or kind}, which can change or hide its values; save the class indices as one of these")
+
+
+def _plane(path: Path) -> tuple[int, int]:
+    """(H, W) from the header, as the picture is shown."""
+    with pictures.opened(path) as file:
+        width, height = file.size
+        return (width, height) if file.getexif().get(pictures.ORIENTATION, 1) >= 5 else (height, width)
 
 
 def _picture(path: Path) -> np.ndarray:

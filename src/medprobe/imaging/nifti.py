@@ -2,6 +2,7 @@
 
 `array[z, y, x]`, z up, y to the front, x to the patient's right, as the affine says; header scaling applied, integers that
 have none stay integers. Images, masks and fields come through `volume`, so that what lies together in files lies together here.
+Of a fourth axis (channels of one scan) a source's `member` names the entry, counted from 0.
 """
 
 from functools import lru_cache
@@ -38,8 +39,8 @@ def count(source: Source) -> int:
 
     volume: Any = nibabel.load(source.path)
     up = _orientation(volume.affine, source.path)[:, 0].tolist()
-    shape = _three_axes(volume.shape, source.path)
-    return int(shape[up.index(2)])
+    _entry(_entries(volume.shape, source.path), source.member, source.path)
+    return int((*volume.shape, 1, 1)[up.index(2)])
 
 
 def channels(source: Source) -> int:
@@ -47,34 +48,59 @@ def channels(source: Source) -> int:
 
 
 def read(source: Source, start: int, stop: int | None) -> Raw:
-    raw = _volume(source.path, stamp(source.path))
+    raws = _volumes(source.path, stamp(source.path))
+    raw = raws[_entry(len(raws), source.member, source.path)]
     places = chosen(source, raw.pixels.shape[1], start, stop)
     pixels = raw.pixels[:, places.start : places.stop] if isinstance(places, range) else raw.pixels[:, list(places)]
     return Raw(pixels, raw.full_range, spacing=raw.spacing, affine=raw.affine)
 
 
 @lru_cache(maxsize=1)
-def _volume(path: Path, changed: int) -> Raw:
-    """The whole volume: compressed files cannot be read in pieces, so the last one is kept."""
-    array, spacing, affine, _ = volume(path)
-    return Raw(array[None], range_of(array), spacing=spacing, affine=affine)
+def _volumes(path: Path, changed: int) -> tuple[Raw, ...]:
+    """The whole file, a volume for each entry of the fourth axis: compressed files cannot be read in pieces, so the last one is kept."""
+    array, spacing, affine, _ = volume(path, further_axes=True)
+    entries = np.moveaxis(array.reshape(*array.shape[:3], _entries(array.shape, path)), -1, 0)
+    return tuple(Raw(entry[None], range_of(entry), spacing=spacing, affine=affine) for entry in entries)
 
 
-def volume(path: Path, *, as_stored: bool = False, further_axes: bool = False) -> Volume:
+def volume(path: Path, *, as_stored: bool = False, further_axes: bool = False, member: str | None = None) -> Volume:
     """The whole file. `as_stored`: voxels in the order of the file, for use beside arrays that have no affine.
 
-    `further_axes`: whatever follows z is kept; else a fourth axis of more than one entry is a CaseError.
+    `further_axes`: whatever follows z is kept; else `member` must name the entry of a fourth axis that has several.
     """
     import nibabel
 
-    file: Any = nibabel.load(path)
-    shape = (*file.shape, 1, 1, 1)[: max(3, len(file.shape))] if further_axes else _three_axes(file.shape, path)
+    file = _opened(path)
+    shape = (*file.shape, 1, 1, 1)[: max(3, len(file.shape))]
+    entry = None if further_axes else _entry(_entries(shape, path), member, path)
     turned = np.array([[0, 1], [1, 1], [2, 1]]) if as_stored else _orientation(file.affine, path)
     stored = np.asanyarray(file.dataobj).reshape(shape)
+    stored = stored if entry is None else stored.reshape((*shape, 1)[:4])[..., entry]
     array = nibabel.orientations.apply_orientation(stored, turned)
-    affine = file.affine @ nibabel.orientations.inv_ornt_aff(turned, shape[:3])
+    affine = _millimetres(file) @ file.affine @ nibabel.orientations.inv_ornt_aff(turned, shape[:3])
     x, y, z = (float(size) for size in nibabel.affines.voxel_sizes(affine))
     return Volume(array.transpose(2, 1, 0, *range(3, array.ndim)), (z, y, x), affine, turned.astype(int))
+
+
+def _opened(path: Path) -> Any:
+    """The file with its voxels within reach; of a compressed one every byte is read, so that its checksum is compared."""
+    import nibabel
+
+    if not path.name.lower().endswith(".gz"):
+        return nibabel.load(path)
+    try:
+        from isal import igzip as gzip
+    except ImportError:
+        import gzip  # type: ignore[no-redef]
+    data = gzip.decompress(path.read_bytes())
+    kind = nibabel.Nifti2Image if int.from_bytes(data[:4], "little") == 540 or int.from_bytes(data[:4], "big") == 540 else nibabel.Nifti1Image
+    return kind.from_bytes(data)
+
+
+def _millimetres(file: Any) -> np.ndarray:
+    """4x4 from the file's unit of length to mm: headers may count in metres or microns."""
+    factor = {"meter": 1e3, "micron": 1e-3}.get(file.header.get_xyzt_units()[0], 1.0)
+    return np.diag([factor, factor, factor, 1.0])
 
 
 def save(path: Path, array: np.ndarray, affine: np.ndarray | None, spacing: tuple[float, float, float] | None, intent: str = "none") -> None:
@@ -107,8 +133,16 @@ def _orientation(affine: np.ndarray, path: Path) -> np.ndarray:
     return turned
 
 
-def _three_axes(shape: tuple[int, ...], path: Path) -> tuple[int, ...]:
-    wanted = (*shape, 1, 1, 1)[:3]
-    if any(size != 1 for size in shape[3:]):
-        raise CaseError(f"{path}: expected a volume of three axes, found shape {shape}; split its channels or frames into files")
-    return wanted
+def _entries(shape: tuple[int, ...], path: Path) -> int:
+    """Of the fourth axis, 1 where there is none."""
+    if any(size != 1 for size in shape[4:]):
+        raise CaseError(f"{path}: expected a volume of three axes, or channels as a fourth, found shape {shape}; split its frames into files")
+    return shape[3] if len(shape) > 3 else 1
+
+
+def _entry(total: int, member: str | None, path: Path) -> int:
+    """Place on the fourth axis that `member` names; an axis of one entry needs no name."""
+    named = (member or "").strip("/") or ("0" if total == 1 else "")
+    if not named.isdecimal() or int(named) >= total:
+        raise CaseError(f"{path}: expected a volume of three axes, or the name of one of {total} on the fourth, {', '.join(map(str, range(min(total, 4))))}{', …' if total > 4 else ''}, found {member or 'none'}; name one, or split them into files")
+    return int(named)

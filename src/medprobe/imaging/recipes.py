@@ -45,12 +45,14 @@ WINDOWS: Mapping[str, Callable[[Iterable[np.ndarray]], tuple[float, float]] | No
     "full-range": None,
     "max": _max, "minmax": _minmax, "percentile": _percentile,
     "lung": _fixed(-1350, 150), "mediastinum": _fixed(-160, 240), "bone": _fixed(-500, 1300), "ct": _fixed(-1000, 1000),
+    "suv": _fixed(0, 15),
 }  # fmt: skip
 """Window → which values are black and white, from the pixels of one source in parts. What lies outside is cut.
 
 full-range: what the file says (the range of its number type, the display window of a DICOM file). max: 0 and the greatest
 value (the rule of MGCA for RSNA). minmax: the extremes. percentile: the 1st and 99th. These three look at the whole source,
-so that a plane is the same whichever planes are read with it. lung, mediastinum, bone, ct: Hounsfield units.
+so that a plane is the same whichever planes are read with it. lung, mediastinum, bone, ct: Hounsfield units. suv: standardised uptake
+values 0 to 15.
 """
 RELATIVE = ("max", "minmax", "percentile")
 PART = 64

@@ -34,6 +34,7 @@ def _whole(labels: np.ndarray, name: str, negative: bool) -> np.ndarray:
         if (rounded != labels).any():
             raise RequestError(f"expected whole numbers as labels of {name}, found {np.count_nonzero(rounded != labels)} fractions such as {labels[rounded != labels].flat[0]:g}; threshold or round it first, and resample labels with nearest")
         labels = rounded
+    labels = labels.astype(labels.dtype.newbyteorder("="), copy=False)
     if labels.dtype.kind not in "iu":
         raise RequestError(f"expected integers as labels of {name}, found {labels.dtype}; convert it")
     if not negative and labels.dtype.kind == "i" and labels.size and labels.min() < 0:

@@ -68,6 +68,7 @@ INSTANCES = (
     Entry("ap", "instances", "mean of the same over IoU 0.5, 0.55, … 0.95", "NaN without any instance", "brute force", "exact"),
 )  # fmt: skip
 REGISTRATION = (
+    Entry("dice.unregistered", "registration", "dice of the moving labels as they lie on the fixed grid: no displacement at all", BOTH_EMPTY, SKLEARN, "1e-12 relative"),
     Entry("folding_fraction", "registration", "share of voxels with det(I + ∇u) ≤ 0; central differences, two voxels cropped at each side", "NaN with fewer than five voxels along an axis", "analytic fields", "1e-6", None, False),
     Entry("sdlogj", "registration", "standard deviation of log(clip(det(I + ∇u) + 3, 1e-9, 1e9)) (Learn2Reg)", "NaN with fewer than five voxels along an axis", "the formula", "1e-6", None, False),
     Entry("landmark_error", "registration", "distance of fixed landmark + u to the moving landmark, mean over landmarks (Python only)", "NaN outside the grid", "worked by hand", "1e-6", DISTANCE, False),
@@ -91,11 +92,25 @@ def facts_of(keys: list[str], unit_of_distance: str) -> dict[str, tuple[str | No
 INTRODUCTION = """# Metrics
 
 What every score key of dense tasks means; printed from the code (`python -m medprobe.metrics.catalogue`). Those of
-classification stand in [protocols](protocols.md#scores).
+classification, folds, intervals and what is ignored stand in [protocols](protocols.md).
 
-An undefined value is NaN: it is left out of the mean, and counted in the result as `n_undefined`. Distances are in mm, or in
-px where the images have no spacing. Registration is scored by overlap and surface of the warped labels against the fixed
-ones, and by the keys below. Agreement is what the tests of the same name hold.
+- An undefined value is NaN: it is left out of the mean, and counted (`n_undefined`; "2 undefined" in tables). So HD95 says
+  nothing of a class that was missed altogether: read it beside Dice or recall, which count such a case as 0.
+- Distances are in mm, or in px where not every case has a spacing. They run between the centres of border voxels: a border is
+  the mask without its erosion by the cross (6 neighbours, 4 in 2D), and outside the array counts as background, so that a
+  mask cut off by the edge has a border there. Percentiles are interpolated linearly.
+- Keys of EndoVis (`challenge_iou` to `binary_iou`) exist in 2D with two scored classes or more, volumes of lesions in 3D with a
+  spacing in mm. Registration has the keys of overlap and surface too, of the warped labels against the fixed ones.
+- Agreement is with the reference of the same row, and held by the tests; on real masks see `tests/metrics/test_real_data.py`.
+- In Python: `medprobe.metrics.dice, iou, precision, recall, hd, hd95, asd, assd, nsd, hd95_monai, hd95_surfel, surface_dice,
+  lesion_volumes` of masks; `voi` (split and merge), `adapted_rand_error` (`convention="skimage"` is arand, `"snemi"`
+  arand_snemi), `average_precision`, `cremi_score` of instances; `warp_labels, landmark_error, folding_fraction, sdlogj` of
+  displacement fields. `nsd` and `surface_dice` have no default tolerance.
+- Compiled loops take two to six seconds at their first use on a machine and are then kept on disk.
+
+References: medpy 0.5 (`medpy.metric.binary`); MONAI 1.6; DeepMind's surface-distance 0.1 (Nikolov et al. 2021); scikit-image
+0.26; scikit-learn; EndoVis as evaluated by ISINet and SurgicalSAM; autoPET; HECKTOR 2022; CREMI and SNEMI3D; Learn2Reg (SDlogJ
+with its + 3: about a quarter of what log(det) alone gives).
 """
 
 
@@ -107,7 +122,7 @@ def page() -> str:
         for entry in entries:
             unit = {None: "—", DISTANCE: "mm or px"}.get(entry.unit, entry.unit)
             better = "higher" if entry.higher_is_better else "lower"
-            parts.append(f"| `{entry.key}` | {entry.formula} | {unit} | {better} | {entry.empty} | {entry.reference} | {entry.agreement} |\n")
+            parts.append(f"| `{entry.key}` | {entry.formula.replace('|', chr(92) + '|')} | {unit} | {better} | {entry.empty} | {entry.reference} | {entry.agreement} |\n")
     return "".join(parts)
 
 

@@ -31,7 +31,10 @@ def segmentation_case(
     """Values of one case. `pred` and `true` are label maps (H, W) or (D, H, W) of 0…classes-1, the truth with -1 where ignored,
     or (multilabel) masks (classes, …). `spacing` in array order; `images` adds the readings of EndoVis in 2D, `volumes`
     those of autoPET in 3D (spacing in mm)."""
+    pred, true = np.asarray(pred), np.asarray(true)
     if multilabel:
+        if true.min() < 0:
+            pred, true = np.where(true < 0, 0, pred), np.where(true < 0, 0, true)
         found = overlap_of_masks(pred, true)
         masks = [(p.astype(bool), t.astype(bool)) for p, t in zip(pred, true, strict=True)]
         each = [measure_surface(p, t, spacing, (1,), SURFACE) for p, t in masks]
@@ -78,7 +81,8 @@ def registration_case(displacement: np.ndarray, moving: np.ndarray, fixed: np.nd
     values = segmentation_case(warped, fixed, classes, spacing, images=False, volumes=False)
     inner = min(displacement.shape[1:]) > 2 * CROPPED
     folds = (folding_fraction(displacement), sdlogj(displacement)) if inner else (np.nan, np.nan)
-    return values | {"folding_fraction": np.array(folds[0]), "sdlogj": np.array(folds[1])}
+    before = overlap(moving, fixed, classes, ignore=IGNORED if fixed.min() < 0 else None).dice[1:]
+    return values | {"folding_fraction": np.array(folds[0]), "sdlogj": np.array(folds[1]), "dice.unregistered": before}
 
 
 def instances_case(pred: np.ndarray, true: np.ndarray, ignore: Sequence[int] = (0,)) -> Values:

@@ -30,7 +30,7 @@ from medprobe.metrics._checks import check_labels, check_masks, check_spacing
 
 Path = Literal["auto", "map", "tree"]
 MAP_COST, TREE_COST = 40.0, 1500.0
-"""Nanoseconds per voxel of the box, and per border voxel, on the machine of docs/performance.md: only their ratio counts."""
+"""Nanoseconds per voxel of the box, and per border voxel, on two server cores: only their ratio counts."""
 MAP_SIDE = 2**15
 """The distance map keeps indices in 16 bits."""
 
@@ -78,18 +78,24 @@ def hd(pred: np.ndarray, true: np.ndarray, spacing: Sequence[float]) -> float:
 
 
 def hd95(pred: np.ndarray, true: np.ndarray, spacing: Sequence[float]) -> float:
-    """95th percentile of the pooled two-way border distances of two masks; NaN if one is empty."""
+    """95th percentile of the pooled two-way border distances of two masks (H, W) or (D, H, W), in the unit of `spacing` (array order:
+    z, y, x); NaN if one is empty."""
     return _of_masks(pred, true, spacing, "hd95")
 
 
 def asd(pred: np.ndarray, true: np.ndarray, spacing: Sequence[float]) -> float:
-    """Average surface distance from pred to true (directed) of two masks; NaN if one is empty."""
+    """Average surface distance from pred to true (directed) of two masks, in the unit of `spacing` (z, y, x); NaN if one is empty."""
     return _of_masks(pred, true, spacing, "asd")
 
 
 def assd(pred: np.ndarray, true: np.ndarray, spacing: Sequence[float]) -> float:
-    """Average symmetric surface distance of two masks, over the pooled distances; NaN if one is empty."""
+    """Average symmetric surface distance of two masks over the pooled distances, in the unit of `spacing` (z, y, x); NaN if one is empty."""
     return _of_masks(pred, true, spacing, "assd")
+
+
+def hd95_monai(pred: np.ndarray, true: np.ndarray, spacing: Sequence[float]) -> float:
+    """The larger of the two directed 95th percentiles of two masks, MONAI's convention; NaN if one is empty."""
+    return _of_masks(pred, true, spacing, "hd95_monai")
 
 
 def nsd(pred: np.ndarray, true: np.ndarray, spacing: Sequence[float], tolerance: float) -> float:
@@ -133,6 +139,8 @@ def distances_by_class(
     """
     pred, true = check_labels(pred, true)
     spacing = check_spacing(spacing, pred.ndim)
+    if not len(classes) or len(set(classes)) < len(classes):
+        raise RequestError(f"expected classes to measure, each once, found {list(classes)}; correct the list")
     if path not in ("auto", "map", "tree"):
         raise RequestError(f"path must be auto, map or tree, found {path!r}; choose one")
     flat = pred.ndim == 2

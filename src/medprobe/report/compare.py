@@ -11,16 +11,19 @@ from medprobe.metrics import stats
 from medprobe.metrics.measure import mean_defined
 from medprobe.registry import did_you_mean
 from medprobe.report.read import Row, Tree, measures, read_tree
+from medprobe.report.tables import heading
 
 RESAMPLES = 1000
+FEW = 10
+"""Patients below which a bootstrap promises more than it can hold."""
 
 
-def difference(row: Row, other: Row) -> dict[str, Any]:
-    """Main score of `row` minus that of `other` on what both have done, averaged over shared seeds; or why there is none.
+def difference(row: Row, other: Row, key: str | None = None) -> dict[str, Any]:
+    """A score (the main one) of `row` minus that of `other` on what both have done, averaged over shared seeds; or why there is none.
 
     Under each draw of patients the difference is averaged over folds, then over seeds.
     """
-    key = row.main
+    key = key or row.main
     ours, theirs = measures(row), measures(other)
     pairs = _shared(ours, theirs)
     result: dict[str, Any] = {"task": row.task_name, "model": row.label, "baseline": other.label, "baseline_head": other.task["head"], "metric": key}
@@ -53,8 +56,11 @@ def _shared(ours: dict, theirs: dict) -> list[tuple[int, int, list]]:
     return pairs
 
 
-def comparisons(results: Path, baseline: str) -> list[dict[str, Any]]:
-    """Every model against the baseline, task by task; `p_holm` is corrected over all rows. RequestError: unknown baseline."""
+def comparisons(results: Path, baseline: str, metric: str | None = None) -> list[dict[str, Any]]:
+    """Every model against the baseline, task by task, by the main score or `metric`; `p_holm` is corrected over all rows.
+
+    RequestError: unknown baseline, or a metric that no task has.
+    """
     tree = read_tree(results)
     if baseline not in tree.models:
         raise RequestError(f"no results of a model named {baseline!r}; {did_you_mean(baseline, tree.models)}")
@@ -62,8 +68,11 @@ def comparisons(results: Path, baseline: str) -> list[dict[str, Any]]:
     for task in tree.tasks:
         base = tree.get(task, baseline)
         for row in tree.rows:
-            if base is not None and row.task_name == task and row.label != baseline and row.summary and base.summary:
-                rows.append(difference(row, base))
+            if base is not None and row.task_name == task and row.label != baseline and row.summary and base.summary and (metric is None or (row.score(metric) and base.score(metric))):
+                rows.append({**difference(row, base, metric), "heading": heading([row], metric or row.main)})
+    if metric is not None and not rows:
+        known = sorted({key for row in tree.rows if row.summary for key in row.summary["scores"]})
+        raise RequestError(f"no score named {metric!r} in two results of one task; {did_you_mean(metric, known)}")
     corrected = stats.holm([row.get("p", float("nan")) for row in rows])
     return [{**row, "p_holm": p} for row, p in zip(rows, corrected, strict=True)]
 
@@ -72,16 +81,18 @@ def comparison_table(rows: Sequence[dict[str, Any]], baseline: str) -> Any:
     """The rows as a console table."""
     from rich.table import Table
 
-    table = Table(title=f"difference to {baseline} (paired, patients resampled; p by Holm)", title_justify="left")
+    few = any(row.get("n_patients", FEW) < FEW for row in rows)
+    said = f"; with fewer than {FEW} patients, p and intervals of resampling are too small" if few else ""
+    table = Table(title=f"difference to {baseline} (paired, patients resampled; p by Holm{said})", title_justify="left")
     for name in ("task", "model", "metric"):
         table.add_column(name)
     for name in ("difference", "95 % interval", "p", "p (Holm)", "patients"):
         table.add_column(name, justify="right")
     for row in rows:
         if "error" in row:
-            table.add_row(row["task"], row["model"], row["metric"], "—", row["error"], "", "", "")
+            table.add_row(row["task"], row["model"], row["heading"], "—", row["error"], "", "", "")
         else:
-            table.add_row(row["task"], row["model"], row["metric"], f"{row['difference']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}", _p_text(row["p"], len(rows)), _p_text(row["p_holm"], len(rows)), str(row["n_patients"]))
+            table.add_row(row["task"], row["model"], row["heading"], f"{row['difference']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}", _p_text(row["p"], len(rows)), _p_text(row["p_holm"], len(rows)), str(row["n_patients"]))
     return table
 
 

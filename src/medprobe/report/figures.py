@@ -21,7 +21,7 @@ def figures(tree: Tree) -> Iterator[tuple[str, str, Any]]:
     style: Any = {"font.family": "sans-serif", "font.size": 9, "axes.edgecolor": SOFT, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "svg.hashsalt": "medprobe", "text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False}
     with matplotlib.rc_context(style):
         yield "scores", "Main score of each model with its 95 % interval over patients; controls are hollow.", _intervals(tree)
-        yield "heatmap", "Main score of every model on every task, darker is better (each task on its own scale where scores have units); hatched cells were not run, crossed ones failed.", _heatmap(tree)
+        yield "heatmap", "Main score of every model on every task, darker is better (fractions on one scale; tasks with a unit, or where lower is better, pale and each on its own); hatched cells were not run, crossed ones failed.", _heatmap(tree)
         scaling = _scaling(tree)
         if scaling is not None:
             yield "scaling", "Main score against image size, one line per model and task (as the paper's Figure 1).", scaling
@@ -78,7 +78,8 @@ def _heatmap(tree: Tree) -> Any:
                 axis.text(x, y, "failed" if failed else "not run", ha="center", va="center", fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
             else:
                 axis.text(x, y, f"{values[y, x]:.3f}", ha="center", va="center", color="white" if shades[y, x] > 0.6 else INK)
-    axis.set_xticks(range(len(tree.tasks)), [_short(task, 40).replace("/", "/\n") for task in tree.tasks], fontsize=8)
+    heads = [heading([row for row in tree.rows if row.task_name == task], next(row.main for row in tree.rows if row.task_name == task)) for task in tree.tasks]
+    axis.set_xticks(range(len(tree.tasks)), [f"{_short(task, 40)}\n{head}".replace("/", "/\n", 1).replace(" (", "\n(").replace(", lower", ",\nlower") for task, head in zip(tree.tasks, heads, strict=True)], fontsize=8)
     axis.xaxis.tick_top()
     axis.set_yticks(range(len(tree.models)), [_short(label) for label in tree.models])
     axis.tick_params(length=0)
@@ -87,17 +88,19 @@ def _heatmap(tree: Tree) -> Any:
 
 
 def _shades(tree: Tree, values: np.ndarray) -> np.ndarray:
-    """0 (light) to 1 (dark, better): one scale where every main score is a fraction to be raised, else one per task."""
-    known = values[~np.isnan(values)]
-    rows = [next(row for row in tree.rows if row.task_name == task) for task in tree.tasks]
-    scores = [row.score() or {} for row in tree.rows]
-    if all(score.get("unit") is None for score in scores) and all(row.sign > 0 for row in tree.rows):
-        low, high = (min(known.min(), 0.5), max(known.max(), 0.5 + 1e-6)) if len(known) else (0.0, 1.0)
-        return (values - low) / (high - low)
-    signs = np.array([row.sign for row in rows])
-    better = values * signs
-    low, high = (np.array([fold(column[~np.isnan(column)], default=0.0) for column in better.T]) for fold in (min, max))
-    return np.where(high > low, (better - low) / np.where(high > low, high - low, 1.0), np.where(np.isnan(values), np.nan, 0.5))
+    """0 (light) to 1 (dark, better): fractions to be raised on one scale, others pale, from 0.1 to 0.5 within their task."""
+    rows = [next((row for row in tree.rows if row.task_name == task and row.score()), None) for task in tree.tasks]
+    fraction = np.array([row is not None and row.sign > 0 and (row.score() or {}).get("unit") is None for row in rows])
+    known = values[:, fraction][~np.isnan(values[:, fraction])]
+    low, high = (min(known.min(), 0.5), max(known.max(), 0.5 + 1e-6)) if len(known) else (0.0, 1.0)
+    shades = (values - low) / (high - low)
+    for place in np.flatnonzero(~fraction):
+        row = rows[place]
+        column = values[:, place] * (row.sign if row is not None else 1)
+        there = column[~np.isnan(column)]
+        span = np.ptp(there) if len(there) else 0.0
+        shades[:, place] = 0.1 + 0.4 * (column - there.min()) / span if span > 0 else np.where(np.isnan(column), np.nan, 0.3)
+    return shades
 
 
 def _value(row: Row | None) -> float:

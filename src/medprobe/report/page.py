@@ -10,6 +10,7 @@ from typing import Any
 from medprobe.files import dump_json, write_atomically
 from medprobe.report import compare, figures, published, tables
 from medprobe.report.read import Row, Tree, read_tree
+from medprobe.run.results import DENSE
 
 MAX_PICTURES = 24
 
@@ -55,6 +56,7 @@ def write_report(results: Path, out: Path | None = None) -> Summary:
         counts=counts, models=tree.models, tasks=tree.tasks, flags=found, figures=drawn, sheets=sheets, published=lines, missing=missing,
         compared=any(row.control for row in tree.rows) and any(not row.control for row in tree.rows),
         changed=sorted({row.task["dataset"] for row in tree.rows if len(set().union(*(other.fingerprints for other in tree.rows if other.task["dataset"] == row.task["dataset"] and ("limit" in other.options) == ("limit" in row.options)))) > 1}),
+        dense=any(row.task["kind"] in DENSE for row in tree.rows), ranked=any(row.task["kind"] not in DENSE for row in tree.rows),
         limited=any("limit" in row.options for row in tree.rows), untrained=sorted({row.label for row in tree.rows if row.model["random"]}),
         sizes=sorted({row.model["image_size"] for row in tree.rows if row.model["image_size"]}), failed=[row for row in tree.rows if row.failed],
         unreadable=tree.unreadable, pictures=_pictures(base / "pictures"), **_provenance(tree),
@@ -121,6 +123,15 @@ def _pictures(folder: Path) -> list[dict[str, str]]:
     return found
 
 
+def _made_elsewhere(row: Row) -> str:
+    """What scores of predictions made elsewhere depend on; nothing for those made here."""
+    if row.model["spec"] != "predictions":
+        return ""
+    facts = row.cells[0].get("facts", {})
+    shown = [f"{key}={facts[key]}" for key in ("distance_unit", "resample", "values", "ignore", "classes") if facts.get(key) is not None]
+    return "; ".join(["predictions made elsewhere", *shown, f"sha256 {str(facts.get('predictions_sha256'))[:16]}"])
+
+
 def _provenance(tree: Tree) -> dict[str, Any]:
     """What was run, as rows of the page."""
     rows: tuple[Row, ...] = tree.rows
@@ -140,7 +151,7 @@ def _provenance(tree: Tree) -> dict[str, Any]:
         for row in rows
     }  # fmt: skip
     shown = ("image_size", "pooling", "window", "fit_rule", "resize", "threshold", "main", "monitor", "protocol")
-    task_rows = {row.task_name: {"name": row.task_name, "protocol": "; ".join(f"{key}={row.model['image_size'] if key == 'image_size' else row.task['config'].get(key)}" for key in shown) + "; head: " + ", ".join(f"{key}={value}" for key, value in row.task["config"].get("head_config", {}).items())} for row in rows}
+    task_rows = {row.task_name: {"name": row.task_name, "protocol": _made_elsewhere(row) or "; ".join(f"{key}={row.model['image_size'] if key == 'image_size' else row.task['config'].get(key)}" for key in shown) + "; head: " + ", ".join(f"{key}={value}" for key, value in row.task["config"].get("head_config", {}).items())} for row in rows}
     warnings: dict[str, list[str]] = {}
     for row in rows:
         for cell in row.cells:
@@ -152,5 +163,5 @@ def _provenance(tree: Tree) -> dict[str, Any]:
     return {
         "model_rows": list(model_rows.values()), "dataset_rows": list(dataset_rows.values()), "task_rows": list(task_rows.values()), "warnings": warnings,
         "version": cells[-1]["provenance"]["medprobe"], "written": max(cell["provenance"].get("written", "") for cell in cells),
-        "devices": sorted({str(cell["provenance"]["device"]) for cell in cells}), "libraries": ", ".join(f"{name} {number}" for name, number in libraries.items()),
+        "devices": sorted({str(cell["provenance"]["device"] or "—") for cell in cells}), "libraries": ", ".join(f"{name} {number}" for name, number in libraries.items()),
     }  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medprobe.errors import RequestError
-from medprobe.run.results import SCHEMA, folds_by_seed, read_summary
+from medprobe.run.results import SCHEMA, current, folds_by_seed, read_summary
 
 
 @dataclass(frozen=True)
@@ -88,16 +88,17 @@ def read_tree(results: Path) -> Tree:
     """Everything under OUT (or OUT/results). RequestError when there is no result at all."""
     root = results / "results" if (results / "results").is_dir() else results
     unreadable: list[str] = []
-    found: dict[Path, list[dict[str, Any]]] = {}
+    found: dict[Path, list[tuple[Path, dict[str, Any]]]] = {}
     for file in sorted(root.glob("*/*/*/seed*.json")):
         document = _document(file)
         if document is None:
             unreadable.append(str(file.relative_to(root)))
         else:
-            found.setdefault(file.parent, []).append(document)
-    models = Counter((folder.parent, cells[0]["model"]["name"]) for folder, cells in found.items())
+            found.setdefault(file.parent, []).append((file.with_suffix(""), document))
+    models = Counter((folder.parent, cells[0][1]["model"]["name"]) for folder, cells in found.items())
     rows = []
-    for folder, cells in sorted(found.items()):
+    for folder, everything in sorted(found.items()):
+        cells = [document for _, document in current(everything)]
         summary = read_summary(folder)
         if summary is None and (folder / "summary.json").exists():
             unreadable.append(str((folder / "summary.json").relative_to(root)))
@@ -117,7 +118,7 @@ def _document(file: Path) -> dict[str, Any] | None:
         document = json.loads(file.read_text())
         if document["schema"] != SCHEMA or not isinstance(document["task"]["name"], str):
             return None
-        _ = document["model"]["control"], document["task"]["config"]["main"]
+        _ = document["model"]["control"], document["task"]["config"]["main"], document["provenance"]["dataset_fingerprint"]
         return document
     except (OSError, ValueError, KeyError, TypeError):
         return None

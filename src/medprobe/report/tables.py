@@ -14,7 +14,7 @@ from medprobe.report.read import Row, Tree, read_tree
 SECONDARY = {
     "auroc": ("ap", "accuracy@youden_val", "accuracy", "balanced_accuracy", "f1@youden_val", "f1.macro", "accuracy.label@youden_val"),
     "f1.macro": ("accuracy", "f1.weighted", "precision.macro", "recall.macro", "auroc"),
-    "dice": ("hd95", "iou", "asd"),
+    "dice": ("hd95", "dice.unregistered", "folding_fraction", "iou", "asd"),
     "voi": ("arand", "ap"),
     "jaccard.phase": ("accuracy.video", "precision.phase", "recall.phase", "f1.phase"),
 }
@@ -32,14 +32,15 @@ class Sheet:
 
 
 def interval_text(score: Any) -> str:
-    """0.912 [0.880, 0.941]; undefined where the value is."""
+    """0.912 [0.880, 0.941], with how many values were undefined and left out; undefined where the score is."""
     if score is None:
         return "not run"
     if score["value"] is None:
         return f"undefined ({score['n_undefined']})"
+    left_out = f" ({score['n_undefined']} undefined)" if score.get("n_undefined") else ""
     if score["low"] is None or score["high"] is None:
-        return f"{score['value']:.3f}"
-    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
+        return f"{score['value']:.3f}{left_out}"
+    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]{left_out}"
 
 
 def heading(rows: Sequence[Row], key: str) -> str:
@@ -63,7 +64,7 @@ def score_sheets(tree: Tree) -> list[Sheet]:
     for task in tree.tasks:
         rows = [row for row in tree.rows if row.task_name == task]
         main = rows[0].main
-        present = [key for key in SECONDARY.get(main, ()) if any(row.score(key) for row in rows)][:2]
+        present = [key for key in SECONDARY.get(main, ()) if any(row.score(key) for row in rows)][: 3 if rows[0].task["kind"] == "registration" else 2]
         rows.sort(key=lambda row: row.order)
         body = []
         for row in rows:
@@ -74,8 +75,23 @@ def score_sheets(tree: Tree) -> list[Sheet]:
                 str(score.get("n_cases", "")), str(score.get("n_patients", "")), _parts(row), "" if sd is None else f"{sd:.3f}",
             ))  # fmt: skip
         heads = (heading(rows, key) for key in (main, *present))
-        sheets.append(Sheet(f"scores-{re.sub('[^a-z0-9-]+', '-', task)}", task, ("model", *heads, "cases", "patients", "folds×seeds", "seed sd"), tuple(body)))
+        name = re.sub("[^a-z0-9-]+", "-", task)
+        sheets.append(Sheet(f"scores-{name}", task, ("model", *heads, "cases", "patients", "folds×seeds", "seed sd"), tuple(body)))
+        sheets += _per_class(rows, name)
     return sheets
+
+
+def _per_class(rows: Sequence[Row], name: str) -> list[Sheet]:
+    """Main score and HD95 of every class of a dense task with several."""
+    found = []
+    for key in ("dice", "hd95"):
+        scored = [(row, (row.score(key) or {}).get("per_class") or {}) for row in rows]
+        classes = list(dict.fromkeys(one for _, each in scored for one in each))
+        if rows[0].task["kind"] not in ("segmentation", "registration") or len(classes) < 2:
+            continue
+        body = tuple((row.label + (" (control)" if row.control else ""), *("undefined" if each.get(one) is None else f"{each[one]:.3f}" for one in classes)) for row, each in scored if each)
+        found.append(Sheet(f"classes-{key}-{name}", f"{rows[0].task_name}: {heading(rows, key)} by class", ("model", *classes), body))
+    return found
 
 
 def _parts(row: Row) -> str:

@@ -138,7 +138,7 @@ class Cell:
             "task": self.question.task.config(), "head": config_of(self.question.head), "model": self.loaded.spec,
             "weights_sha256": encoder.weights_sha256, "transform": encoder.transform, "image_size": self.size,
             "precision": self.precision, "dataset_fingerprint": self.question.fingerprint, "limit": self.limit,
-            "seed": self.seed, "fold": self.fold, "schema": results.SCHEMA,
+            "seed": self.seed, "fold": self.fold, "schema": results.SCHEMA, **results.mask_facts(self.question.dataset),
         }  # fmt: skip
 
 
@@ -251,14 +251,19 @@ def check_options(request: Request) -> None:
     if wrong:
         raise RequestError("; ".join(wrong) + "; correct the option")
     for option, folder in (("--out", request.out), ("--cache", request.cache or default_cache())):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            raise RequestError(f"{option} must be a folder, found a file at {folder} or above it; choose another") from None
-        except OSError as error:
-            raise RequestError(f"{option} {folder} cannot be made ({error.strerror}); choose another, or change the permissions above it") from None
-        if not os.access(folder, os.W_OK):
-            raise RequestError(f"{option} {folder} cannot be written to; choose another, or change its permissions")
+        check_folder(option, folder)
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """Make a folder to write to. RequestError: it cannot be made or written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise RequestError(f"{option} must be a folder, found a file at {folder} or above it; choose another") from None
+    except OSError as error:
+        raise RequestError(f"{option} {folder} cannot be made ({error.strerror}); choose another, or change the permissions above it") from None
+    if not os.access(folder, os.W_OK):
+        raise RequestError(f"{option} {folder} cannot be written to; choose another, or change its permissions")
 
 
 def _question(task: Task, dataset: Dataset, request: Request, digests: Digests, progress: Progress, known: Sequence[Question]) -> Question:
@@ -279,7 +284,7 @@ def _question(task: Task, dataset: Dataset, request: Request, digests: Digests, 
     if request.precision != "fp32":
         options["precision"] = request.precision
     for setting in sorted({"task.main", "task.monitor"} & set(request.settings)):
-        known_scores = results.score_keys(dataset.classes, dataset.multilabel, dataset.unit if setting == "task.main" else "case")
+        known_scores = results.score_keys(dataset, "case" if setting == "task.monitor" else dataset.unit)
         if (asked := request.settings[setting]) not in known_scores:
             raise RequestError(f"--set {setting}: {task.name} has no score named {asked!r}; {did_you_mean(str(asked), known_scores)}")
     question = Question(task, dataset, cases, found, options)

@@ -15,9 +15,9 @@ import numpy as np
 
 from medprobe.errors import MedprobeError, RequestError
 from medprobe.files import digest_of, dump_json, write_atomically
-from medprobe.metrics import classification, dense, phases, stats
+from medprobe.metrics import catalogue, classification, dense, phases, stats
 from medprobe.metrics.measure import Measure, mean_defined
-from medprobe.types import Score
+from medprobe.types import Dataset, Score
 
 SCHEMA = 1
 DENSE = ("segmentation", "instances", "registration")
@@ -162,8 +162,16 @@ def _write_long(path: Path, case: np.ndarray, patient: np.ndarray, columns: Iter
     write_atomically(path.with_name(f"{path.name}.cases.parquet"), pd.concat(parts).to_parquet(index=False))
 
 
-def score_keys(classes: Sequence[str], multilabel: bool, unit: str) -> list[str]:
-    """Every score that classification predictions of these classes have, with a validation part."""
+def mask_facts(dataset: Dataset) -> dict[str, Any]:
+    """How the masks of a dense dataset are read, which its fingerprint does not say; nothing for other kinds."""
+    return {"classes": list(dataset.classes), "values": dataset.values, "ignore": dataset.ignore} if dataset.kind in DENSE else {}
+
+
+def score_keys(dataset: Dataset, unit: str) -> list[str]:
+    """Every score that predictions for this dataset have, with a validation part."""
+    if dataset.kind in DENSE:
+        return [entry.key for entry in catalogue.CATALOGUE]
+    classes, multilabel = dataset.classes, dataset.multilabel
     target = np.arange(2 * len(classes)) % len(classes)
     rows = np.eye(len(classes))[target] if multilabel else target
     names = np.array([f"v/{place:06d}" for place in range(len(target))])
@@ -211,8 +219,9 @@ def finished(path: Path, facts: Mapping[str, Any], skip_unreadable: int = 0) -> 
         here, there = _flat(facts), _flat(document.get("facts", {}))
         differing = sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
         said = "; ".join(f"{name} was {there.get(name)!r}, is now {here.get(name)!r}" for name in differing[:4])
-        raise RequestError(f"{path}.json holds the answer to another question ({said or 'its facts are missing'}); choose another --out, or delete that file")
-    whole = all(path.with_name(f"{path.name}.{part}.parquet").exists() for part in ("cases", "predictions"))
+        raise RequestError(f"{path}.json holds the answer to another question ({said or 'its facts are missing'}); choose another --out, or delete {path.parent}")
+    parts = ("cases",) if document.get("task", {}).get("kind") in DENSE else ("cases", "predictions")
+    whole = all(path.with_name(f"{path.name}.{part}.parquet").exists() for part in parts)
     return document.get("status") == "done" and whole and len(document.get("cases", {}).get("unreadable", [])) <= skip_unreadable
 
 
@@ -232,12 +241,25 @@ def scores_json(scores: Mapping[str, Score]) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------ summary
 
 
+def current(cells: Sequence[tuple[Path, dict[str, Any]]]) -> list[tuple[Path, dict[str, Any]]]:
+    """Of the cells of one model's folder, those that saw the same data (and the same predictions, where these were made
+    elsewhere) as the newest: what an earlier state of the dataset left behind is never combined with it."""
+
+    def state(document: Mapping[str, Any]) -> tuple[Any, Any]:
+        return document.get("provenance", {}).get("dataset_fingerprint"), document.get("facts", {}).get("predictions_sha256")
+
+    if not cells:
+        return []
+    newest = max(cells, key=lambda cell: cell[0].with_name(f"{cell[0].name}.json").stat().st_mtime_ns)
+    return [cell for cell in cells if state(cell[1]) == state(newest[1])]
+
+
 def cells_of(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """(path without suffix, document) of the finished cells of one model's folder."""
-    for file in sorted(folder.glob("seed*.json")):
-        document = read_result(file.with_suffix(""))
-        if document is not None and document.get("status") == "done":
-            yield file.with_suffix(""), document
+    """(path without suffix, document) of the finished cells of one model's folder, in the newest state of the data."""
+    found = ((file.with_suffix(""), read_result(file.with_suffix(""))) for file in sorted(folder.glob("seed*.json")))
+    for path, document in current([(path, document) for path, document in found if document is not None]):
+        if document.get("status") == "done":
+            yield path, document
 
 
 def measure_of(path: Path, document: Mapping[str, Any]) -> Measure:
@@ -266,6 +288,7 @@ def write_summary(folder: Path) -> dict[str, Any] | None:
     """
     seeds = folds_by_seed(folder)
     if not seeds:
+        (folder / "summary.json").unlink(missing_ok=True)
         return None
     folds = sorted({fold for cells in seeds.values() for fold in cells}, key=lambda fold: -1 if fold is None else fold)
     sides = {seed: [cells[fold] for fold in folds] for seed, cells in sorted(seeds.items()) if set(cells) == set(folds)}

@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from medprobe.features.encode import Pipeline
 from medprobe.features.reduce import reduce_named
 from medprobe.features.samples import EncodedSamples, Item
 from medprobe.metrics import stats
+from medprobe.run import maps as mapping
 from medprobe.run import plan as planning
 from medprobe.run import results
 from medprobe.run.plan import Cell, Group, Plan, Question, Request, child_seed
-from medprobe.types import Case, Context, Features, State
+from medprobe.run.references import in_millimetres, reference
+from medprobe.types import Case, Context, Dataset, Features, State
 
 Progress = Callable[[int, int, str], None]
 CELL_FAILURES = (MedprobeError, OSError, MemoryError, RuntimeError, ArithmeticError, ValueError)
@@ -137,7 +140,11 @@ def samples_of(question: Question, group: Group, bank: Bank, indices: Sequence[i
         keys = {role: (case.id,) if given else tuple(entry.key for entry, _ in entries[case.id, role]) for role in case.images}
         items += _items(case, keys, question)
     needs = question.head.needs
-    return EncodedSamples(items, bank, question.task.window, question.task.planes, "image" in needs, reduce_named(question.task.reduce), vectors=shared)
+    return EncodedSamples(items, bank, question.task.window, question.task.planes, "image" in needs, reduce_named(question.task.reduce), _decoder(question.dataset), vectors=shared)
+
+
+def _decoder(dataset: Dataset) -> Callable[[Any], Any] | None:
+    return partial(reference, dataset) if dataset.kind == "segmentation" else None
 
 
 def _items(case: Case, keys: Mapping[str, tuple[str, ...]], question: Question) -> list[Item]:
@@ -208,28 +215,41 @@ def _run_cell(cell: Cell, group: Group, bank: Bank, shared: dict[tuple, np.ndarr
         measure = results.Predictions(np.arange(len(prob)), np.arange(len(prob)), target, prob).measure(dataset.classes, dataset.multilabel, "case")
         return measure.scores([key])[key].value
 
+    maps = dataset.kind in results.DENSE
     ctx = Context(
         seed=child_seed(cell.seed, f"head fold {cell.fold}"), classes=dataset.classes, multilabel=dataset.multilabel,
         pooling=task.pooling, device=planning.device_of(request.device), precision=request.precision, max_ram=request.max_ram,  # type: ignore[arg-type]
-        monitor=monitor, checkpoint=checkpoint, progress=progress, warn=warnings.append,
+        monitor=mapping.monitor_of(dataset) if maps else monitor, checkpoint=checkpoint, progress=progress, warn=warnings.append,
     )  # fmt: skip
-    if task.pooling != "patch_mean" and not hasattr(group.loaded.encoder, "features_of"):
+    if not maps and task.pooling != "patch_mean" and not hasattr(group.loaded.encoder, "features_of"):
         ctx = _with_pooling(ctx, bank, train, warnings)
     seconds = dict(before)
     begin = time.perf_counter()
     state = question.head.fit(train, val if len(val) else None, ctx)
     seconds["fit"] = time.perf_counter() - begin
     begin = time.perf_counter()
-    predictions = _predictions(question, state, test, val, ctx)
-    seconds["predict"] = time.perf_counter() - begin
+    header = _header(cell)
+    if maps:
+        classes = results.scored_classes(dataset.kind, dataset.classes, dataset.multilabel)
+        cases = {case.id: case for case in question.cases}
+        millimetres = in_millimetres(dataset, [case for case in question.cases if case.target is not None])
+        header["task"]["distance_unit"] = "mm" if millimetres else "px"
+        predicted = question.head.predict(state, test, ctx)
+        values = mapping.measured(dataset, cases, predicted, test, request.out, cell.stem, millimetres, progress)
+        seconds["predict"] = time.perf_counter() - begin
+        measure = values.measure(classes, header["task"]["distance_unit"])
+        values.save(path, classes)
+    else:
+        predictions = _predictions(question, state, test, val, ctx)
+        seconds["predict"] = time.perf_counter() - begin
+        measure = predictions.measure(dataset.classes, dataset.multilabel, dataset.unit)
+        predictions.save(path, dataset.classes)
+        results.write_cases(path, predictions, dataset.classes, dataset.multilabel, task.threshold)
     begin = time.perf_counter()
-    measure = predictions.measure(dataset.classes, dataset.multilabel, dataset.unit)
     scores = stats.combine_folds([measure], resamples=results.RESAMPLES)
     seconds["score"] = time.perf_counter() - begin
-    predictions.save(path, dataset.classes)
-    results.write_cases(path, predictions, dataset.classes, dataset.multilabel, task.threshold)
     document = {
-        **_header(cell), "status": "done", "pooling": ctx.pooling, "validation": parts.validation,
+        **header, "status": "done", "pooling": ctx.pooling, "validation": parts.validation,
         "cases": {"train": len(train), "val": len(val), "test": len(test), "unlabelled": sum(case.target is None for case in question.cases), "unreadable": unreadable},
         "warnings": warnings, "fit": dict(state.meta), "scores": results.scores_json(scores),
     }  # fmt: skip
@@ -283,17 +303,18 @@ def _provenance(cell: Cell) -> dict[str, Any]:
     device = str(getattr(cell.loaded.encoder, "_device", "cpu"))
     return {
         "medprobe": medprobe.__version__, "weights_sha256": cell.loaded.encoder.weights_sha256,
-        "dataset_fingerprint": cell.question.fingerprint, "protocol": cell.question.task.protocol, "libraries": _libraries(),
+        "dataset_fingerprint": cell.question.fingerprint, "protocol": cell.question.task.protocol, "libraries": libraries(),
         "device": device, "threads": torch.get_num_threads(), "precision": cell.precision,
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }  # fmt: skip
 
 
-def _libraries() -> dict[str, str]:
+def libraries() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": platform.python_version()}
-    for name in ("torch", "timm", "transformers", "numpy", "scikit-learn", "pillow", "pydicom"):
+    for name in ("torch", "timm", "transformers", "numpy", "scipy", "scikit-learn", "numba", "pillow", "nibabel", "pydicom"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -8,13 +8,17 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medprobe.datasets._layout import fingerprint, locate, paths_of
 from medprobe.errors import RequestError
-from medprobe.features.digests import Digests
+from medprobe.features.digests import Digests, file_sha256
+from medprobe.files import digest_of
 from medprobe.metrics import stats
 from medprobe.metrics.measure import Measure
 from medprobe.run import plan as planning
 from medprobe.run import results, score_maps, score_tables, splits
+from medprobe.run.run import libraries
 from medprobe.tasks.suites import tasks_named
 from medprobe.types import Case, Dataset, Task
 
@@ -28,27 +32,37 @@ def score_predictions(
 
     RequestError lists cases that are missing, extra or double, and files that do not fit; MissingError: no predictions.
     """
+    if not name.strip():
+        raise RequestError("--name: expected what to call the model, found nothing; give a name")
+    planning.check_folder("--out", out)
     pairs = tasks_named(task_name, made_elsewhere=True)
     if len(pairs) != 1:
         raise RequestError(f"score takes one task, found {len(pairs)} in {task_name!r}; name one")
     task, dataset = pairs[0]
     maps = dataset.kind in results.DENSE
-    if resample and not maps:
+    if resample and dataset.kind not in ("segmentation", "instances"):
         raise RequestError(f"--resample applies to label maps; leave it out for {dataset.kind}")
-    cases = _with_parts(list(dataset.cases(locate(dataset, data))), task, maps)
+    cases = _with_parts(sorted(dataset.cases(locate(dataset, data)), key=lambda case: case.id), task, maps)
     tests = {fold: [cases[index] for index in splits.parts_of(cases, fold, task.split_seed).test] for fold in splits.folds_of(cases)}
     for fold, test in tests.items():
         if not test:
             raise RequestError(f"{task.name}: expected labelled cases to test{'' if fold is None else f' in fold {fold}'}, found none; check the split column and the targets")
     digests = Digests(planning.default_cache()).of(paths_of(cases), progress)
     about = {"dataset_fingerprint": fingerprint(cases, digests), "n_cases": len(cases)}
-    each: Iterator[tuple[int | None, Any, dict[str, Any]]]
+    each: Iterator[tuple[int | None, Any]]
     if maps:
-        each = score_maps.measured(dataset, tests, predictions, resample, progress)
+        given = score_maps.matched(dataset, [case for test in tests.values() for case in test], predictions)
+        facts = score_maps.facts_of(dataset, tests, given, resample)
+        each = score_maps.measured(dataset, tests, given, resample, progress)
     else:
         vals = {fold: [cases[index] for index in splits.parts_of(cases, fold, task.split_seed).val] for fold in tests}
-        each = score_tables.read(dataset, tests, vals, predictions)
-    documents = [_write(task, dataset, values, facts, out, name, fold, about) for fold, values, facts in each]
+        read = list(score_tables.read(dataset, tests, vals, predictions))
+        facts = {"predictions_sha256": digest_of([file_sha256(file) for _, _, file in read])}
+        each = iter([(fold, values) for fold, values, _ in read])
+    facts |= {"task": task.config(), "model": name, "schema": results.SCHEMA, "dataset_fingerprint": about["dataset_fingerprint"], **results.mask_facts(dataset)}
+    for fold in tests:  # what another question was answered with is found before anything is measured
+        results.finished(out / "results" / results.stem(dataset.name, task.head, name, {}, 0, fold), {**facts, "fold": fold})
+    documents = [_write(task, dataset, values, {**facts, "fold": fold}, out, name, fold, about) for fold, values in each]
     results.write_summary((out / "results" / results.stem(dataset.name, task.head, name, {}, 0, None)).parent)
     return documents
 
@@ -63,19 +77,29 @@ def _with_parts(cases: list[Case], task: Task, maps: bool) -> list[Case]:
     return splits.with_folds(cases, task.split_seed)
 
 
+def _below_identity(values: results.CaseValues) -> list[str]:
+    """Registration that does worse than no registration most often reads its displacements along other axes or units."""
+    if "dice.unregistered" not in values.values:
+        return []
+    before, after = (float(np.nanmean(values.values[key])) for key in ("dice.unregistered", "dice"))
+    if not after < before:
+        return []
+    return [f"Dice after registration is {after:.3f}, before it {before:.3f}: check that displacements are in voxels of the fixed image, components z, y, x"]
+
+
 def _write(
     task: Task, dataset: Dataset, values: results.Predictions | results.CaseValues, facts: Mapping[str, Any], out: Path, name: str, fold: int | None, about: Mapping[str, Any]
 ) -> dict[str, Any]:
     import medprobe
 
     path = out / "results" / results.stem(dataset.name, task.head, name, {}, 0, fold)
-    facts = {"task": task.config(), "model": name, "fold": fold, "schema": results.SCHEMA, "dataset_fingerprint": about["dataset_fingerprint"], "classes": list(dataset.classes), "values": dataset.values, "ignore": dataset.ignore, **facts}
-    results.finished(path, facts)
     measure: Measure
+    warnings: list[str] = []
     if isinstance(values, results.CaseValues):
         classes = results.scored_classes(dataset.kind, dataset.classes, dataset.multilabel)
         measure = values.measure(classes, facts["distance_unit"])
         values.save(path, classes)
+        warnings += _below_identity(values)
     else:
         measure = values.measure(dataset.classes, dataset.multilabel, dataset.unit)
         values.save(path, dataset.classes)
@@ -89,9 +113,9 @@ def _write(
             "counts": dict(dataset.counts), "licence": dataset.licence,
         },
         "model": {"name": name, "spec": "predictions", "params": None, "dim": None, "image_size": None, "random": False, "control": False, "licence": None},
-        "seed": 0, "fold": fold, "options": {}, "warnings": [], "scores": results.scores_json(scores),
+        "seed": 0, "fold": fold, "options": {}, "warnings": warnings, "scores": results.scores_json(scores),
         "provenance": {
-            "medprobe": medprobe.__version__, "weights_sha256": None, "dataset_fingerprint": about["dataset_fingerprint"], "protocol": task.protocol, "libraries": {},
+            "medprobe": medprobe.__version__, "weights_sha256": None, "dataset_fingerprint": about["dataset_fingerprint"], "protocol": task.protocol, "libraries": libraries(),
             "device": None, "threads": None, "precision": None, "seconds": {}, "peak_memory_bytes": None, "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
     }  # fmt: skip

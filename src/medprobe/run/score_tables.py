@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from medprobe.errors import MissingError, RequestError
-from medprobe.features.digests import file_sha256
 from medprobe.registry import did_you_mean
 from medprobe.run import results
 from medprobe.types import Case, Dataset, stack_targets
@@ -15,8 +14,8 @@ from medprobe.types import Case, Dataset, stack_targets
 Parts = Mapping[int | None, Sequence[Case]]
 
 
-def read(dataset: Dataset, tests: Parts, vals: Parts, folder: Path) -> Iterator[tuple[int | None, results.Predictions, dict[str, Any]]]:
-    """(fold, predictions, facts) of every fold.
+def read(dataset: Dataset, tests: Parts, vals: Parts, folder: Path) -> Iterator[tuple[int | None, results.Predictions, Path]]:
+    """(fold, predictions, their file) of every fold.
 
     `folder` holds `predictions.parquet` or `.csv` (columns case, prob.<class>); with folds one per fold, in whose name
     `fold<f>` stands. A file with `val` before its suffix holds validation predictions, for `*_val` thresholds.
@@ -26,7 +25,7 @@ def read(dataset: Dataset, tests: Parts, vals: Parts, folder: Path) -> Iterator[
         test, file = _read(folder, fold, "test", tests[fold], dataset)
         val, _ = _read(folder, fold, "val", vals[fold], dataset)
         both = results.Predictions(test.case, test.patient, test.target, test.prob, val) if val is not None else test
-        yield fold, both, {"predictions_sha256": file_sha256(file)}
+        yield fold, both, file
 
 
 def _read(folder: Path, fold: int | None, part: str, cases: Sequence[Case], dataset: Dataset) -> tuple[Any, Path]:

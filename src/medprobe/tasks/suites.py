@@ -14,7 +14,8 @@ from medprobe.metrics.thresholds import RULES
 from medprobe.registry import DATASETS, HEADS, TASKS, did_you_mean
 from medprobe.types import Dataset, Task
 
-DEFAULT_HEAD = "logreg"
+DEFAULT_HEAD = {"classification": "logreg", "segmentation": "conv2d"}
+"""The head of a manifest that is named without one."""
 PREDICTIONS = "predictions"
 """Stands where the head is in the name of a task whose predictions were made elsewhere."""
 MAIN: Mapping[str, str] = {"segmentation": "dice", "instances": "voi", "registration": "dice"}
@@ -67,16 +68,18 @@ def _expand(part: str, manifests: dict[Path, Dataset], made_elsewhere: bool) -> 
 
 def _heads(head: str, dataset: Dataset, made_elsewhere: bool) -> list[str]:
     """The heads a name or glob stands for, among those that answer the dataset's kind; the usual one without a name."""
-    fitting = [name for name, one in HEADS.items() if dataset.kind in getattr(one, "kinds", ("classification",))]
-    if made_elsewhere and not fitting:
+    fitting = [name for name, one in HEADS.items() if dataset.kind in getattr(one, "kinds", ("classification",)) and dataset.dims in getattr(one, "dims", (2, 3))]
+    if made_elsewhere and dataset.kind != "classification":
+        if head in HEADS and head not in fitting:
+            raise RequestError(f"{dataset.name} is of kind {dataset.kind}, which the head {head} does not answer; leave the head out")
         if head and not re.fullmatch(r"[a-z0-9][a-z0-9-]*", head):
             raise RequestError(f"a task is DATASET/HEAD, found {head!r} as its head; use small letters, digits and hyphens")
         return [head or PREDICTIONS]
     if not fitting:
-        raise RequestError(f"{dataset.name} is of kind {dataset.kind}, for which there is no head in this version; predictions made elsewhere are scored by: medprobe score")
+        raise RequestError(f"{dataset.name} is of kind {dataset.kind} in {dataset.dims}D, for which there is no head in this version; predictions made elsewhere are scored by: medprobe score")
     if head in HEADS and head not in fitting:
         raise RequestError(f"{dataset.name} is of kind {dataset.kind}, which the head {head} does not answer; {did_you_mean(head, fitting)}")
-    return _matching("head", head or DEFAULT_HEAD, fitting)
+    return _matching("head", head or DEFAULT_HEAD[dataset.kind], fitting)
 
 
 def _matching(kind: str, pattern: str, known: Sequence[str]) -> list[str]:

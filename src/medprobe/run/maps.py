@@ -1,0 +1,73 @@
+"""Predicted label maps: written in the image's own geometry, measured case by case, the telling ones drawn."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from medprobe.errors import CaseError
+from medprobe.imaging.labels import LabelMap, write_labels
+from medprobe.metrics import dense, overlap
+from medprobe.run import results
+from medprobe.run.pictures import draw
+from medprobe.run.references import spacing_of
+from medprobe.types import Case, Dataset, Samples
+
+Progress = Callable[[int, int, str], None]
+
+
+def monitor_of(dataset: Dataset) -> Callable[[np.ndarray, LabelMap], float]:
+    """Mean Dice over the scored classes of one case: what a head chooses its epoch by."""
+
+    def monitor(pred: np.ndarray, true: LabelMap) -> float:
+        if dataset.multilabel:
+            values = overlap.overlap_of_masks(pred, np.maximum(true.labels, 0)).dice
+        else:
+            values = overlap.overlap(pred, true.labels, len(dataset.classes), ignore=dense.IGNORED).dice[1:]
+        return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+
+    return monitor
+
+
+def measured(
+    dataset: Dataset, cases: Mapping[str, Case], predicted: Iterator[np.ndarray], samples: Samples, out: Path, stem: str, millimetres: bool, progress: Progress
+) -> results.CaseValues:
+    """The values of every test case; its prediction lies in `out/predictions/<stem>`, its picture, if it is the best, median
+    or worst case, in `out/pictures/<stem>`. CaseError: a mask of another size than its image."""
+    values: list[dense.Values] = []
+    ids, patients = [], []
+    folder = out / "predictions" / stem
+    for number, (sample, labels) in enumerate(zip(samples, predicted, strict=True)):
+        true: LabelMap = sample.target
+        if labels.shape != true.labels.shape:
+            raise CaseError(f"{sample.id}: expected a mask of the size of its image, {' x '.join(map(str, labels.shape))}, found {' x '.join(map(str, true.labels.shape))}; write the mask on the image's pixels")
+        suffix = ".nii.gz" if dataset.dims == 3 else ".png"
+        _write(folder, results.safe_name(sample.id), labels, true, dataset, suffix)
+        axes = spacing_of(cases[sample.id], true, dataset.dims, millimetres)
+        values.append(dense.segmentation_case(labels, true.labels, len(dataset.classes), axes, multilabel=dataset.multilabel, volumes=millimetres))
+        ids.append(sample.id)
+        patients.append(sample.patient)
+        progress(number + 1, len(samples), "predicting and scoring cases")
+    found = results.CaseValues.of(ids, patients, values)
+    _draw_telling(dataset, cases, found, folder, out / "pictures" / stem)
+    return found
+
+
+def _write(folder: Path, name: str, labels: np.ndarray, true: LabelMap, dataset: Dataset, suffix: str) -> None:
+    if dataset.multilabel and suffix == ".png":
+        for one, mask in zip(dataset.classes, labels, strict=True):
+            write_labels(folder / f"{name}.{results.safe_name(one)}.png", LabelMap(mask))
+    else:
+        write_labels(folder / f"{name}{suffix}", LabelMap(labels, true.spacing, true.affine, dataset.multilabel))
+
+
+def _draw_telling(dataset: Dataset, cases: Mapping[str, Case], found: results.CaseValues, predictions: Path, folder: Path) -> None:
+    """The best, the median and the worst case by mean Dice."""
+    with np.errstate(invalid="ignore"):
+        dice = np.array([np.nanmean(row) if not np.isnan(row).all() else np.nan for row in found.values["dice"]])
+    order = np.argsort(dice)[: np.count_nonzero(~np.isnan(dice))]
+    if not len(order):
+        return
+    for rank, place in (("1-best", order[-1]), ("2-median", order[len(order) // 2]), ("3-worst", order[0])):
+        name = str(found.case[place])
+        draw(dataset, cases[name], predictions, folder / f"{rank}-{results.safe_name(name)}.png", f"{rank[2:]} case, {name}: Dice {dice[place]:.3f}")
