@@ -25,7 +25,7 @@ class Corner(torch.nn.Module):
     image_size = 32
 
     def forward(self, x):
-        if x.std() > 0:
+        if x.std() > 0 and len(x) > 1:
             time.sleep(0.1)
             with open(os.environ["CALLS"], "a") as log:
                 log.write(f"{len(x)}\\n")
