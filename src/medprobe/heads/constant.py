@@ -15,7 +15,7 @@ import numpy as np
 from medprobe.errors import RequestError
 from medprobe.heads import _pooled
 from medprobe.registry import HEADS
-from medprobe.types import Context, Kind, Samples, State
+from medprobe.types import Context, Kind, Sample, Samples, State
 
 SIDE = {2: 64, 3: 32}
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
@@ -38,7 +38,7 @@ class Constant:
         """(C,) float64 per sample, the same for all; label maps (H, W) or (C, H, W) in segmentation."""
         if "mask" in state.tensors:
             for sample in samples:
-                yield _stretched(state.tensors["mask"], float(state.meta["threshold"]), sample.target.labels.shape, ctx.multilabel)
+                yield _stretched(state.tensors["mask"], float(state.meta["threshold"]), _size(sample, state.tensors["mask"].ndim - 1), ctx.multilabel)
             return
         for _ in range(len(samples)):
             yield state.tensors["probability"].copy()
@@ -54,15 +54,22 @@ class Constant:
         mask = (total / len(train)).astype(np.float32)
         scores: list[float] = []
         if val is not None and len(val) and ctx.monitor is not None:
-            each = [[ctx.monitor(_stretched(mask, threshold, sample.target.labels.shape, ctx.multilabel), sample.target) for threshold in THRESHOLDS] for sample in val]
+            each = [[ctx.monitor(_stretched(mask, threshold, _size(sample, dims), ctx.multilabel), sample.target) for threshold in THRESHOLDS] for sample in val]
             scores = np.nanmean(np.array(each), axis=0).tolist()
         threshold = THRESHOLDS[int(np.argmax(scores))] if scores else 0.5
         return State({"mask": mask}, {"threshold": threshold, "monitor": _pooled.or_none(scores)})
 
 
-def _stretched(mask: np.ndarray, threshold: float, shape: tuple[int, ...], multilabel: bool) -> np.ndarray:
-    """The mean masks (K, cells...) at the shape of a label map: 0 and 1 for each class, or the likeliest class where any passes."""
-    size = shape[multilabel:]
+def _size(sample: Sample, dims: int) -> tuple[int, ...]:
+    """(H, W) or (D, H, W) of the image: the target is not looked at."""
+    features = sample.features["image"]
+    assert features.frame is not None
+    planes = next(values for values in (features.cls, features.patch_mean, *features.grids) if values is not None)
+    return features.frame.shape if dims == 2 else (len(planes), *features.frame.shape)
+
+
+def _stretched(mask: np.ndarray, threshold: float, size: tuple[int, ...], multilabel: bool) -> np.ndarray:
+    """The mean masks (K, cells...) at a size: 0 and 1 for each class, or the likeliest class where any passes."""
     full = mask[(..., *np.ix_(*((np.arange(side) * cells / side).astype(int) for side, cells in zip(size, mask.shape[1:], strict=True))))]
     if multilabel:
         return (full >= threshold).astype(np.uint8)
