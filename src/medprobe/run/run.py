@@ -20,6 +20,7 @@ from medprobe.features.encode import Pipeline
 from medprobe.features.reduce import reduce_named
 from medprobe.features.samples import EncodedSamples, Item
 from medprobe.metrics import stats
+from medprobe.metrics.measure import Measure
 from medprobe.run import maps as mapping
 from medprobe.run import plan as planning
 from medprobe.run import results
@@ -196,7 +197,6 @@ class _Checkpoint:
 def _run_cell(cell: Cell, group: Group, bank: Bank, shared: dict[tuple, np.ndarray], request: Request, before: Mapping[str, float], progress: Progress) -> list[str]:
     """Fit, predict, score and write one result; returns its warnings."""
     question, dataset, task = cell.question, cell.question.dataset, cell.question.task
-    path = request.out / "results" / cell.stem
     good, unreadable = _readable(question, group, bank, request)
     parts = question.parts[cell.fold]
     train, val, test = (
@@ -229,22 +229,8 @@ def _run_cell(cell: Cell, group: Group, bank: Bank, shared: dict[tuple, np.ndarr
     seconds["fit"] = time.perf_counter() - begin
     begin = time.perf_counter()
     header = _header(cell)
-    if maps:
-        classes = results.scored_classes(dataset.kind, dataset.classes, dataset.multilabel)
-        cases = {case.id: case for case in question.cases}
-        millimetres = in_millimetres(dataset, [case for case in question.cases if case.target is not None])
-        header["task"]["distance_unit"] = "mm" if millimetres else "px"
-        predicted = question.head.predict(state, test, ctx)
-        values = mapping.measured(dataset, cases, predicted, test, request.out, cell.stem, millimetres, progress)
-        seconds["predict"] = time.perf_counter() - begin
-        measure = values.measure(classes, header["task"]["distance_unit"])
-        values.save(path, classes)
-    else:
-        predictions = _predictions(question, state, test, val, ctx)
-        seconds["predict"] = time.perf_counter() - begin
-        measure = predictions.measure(dataset.classes, dataset.multilabel, dataset.unit)
-        predictions.save(path, dataset.classes)
-        results.write_cases(path, predictions, dataset.classes, dataset.multilabel, task.threshold)
+    measure = (_predicted_maps if maps else _predicted_table)(cell, state, val, test, ctx, request.out, header)
+    seconds["predict"] = time.perf_counter() - begin
     begin = time.perf_counter()
     scores = stats.combine_folds([measure], resamples=results.RESAMPLES)
     seconds["score"] = time.perf_counter() - begin
@@ -254,7 +240,7 @@ def _run_cell(cell: Cell, group: Group, bank: Bank, shared: dict[tuple, np.ndarr
         "warnings": warnings, "fit": dict(state.meta), "scores": results.scores_json(scores),
     }  # fmt: skip
     document["provenance"] |= {"seconds": seconds, "peak_memory_bytes": _peak_memory()}
-    results.write_result(path, document)
+    results.write_result(request.out / "results" / cell.stem, document)
     checkpoint.path.unlink(missing_ok=True)
     return warnings
 
@@ -268,13 +254,31 @@ def _with_pooling(ctx: Context, bank: Bank, train: EncodedSamples, warnings: lis
     return replace(ctx, pooling="patch_mean")
 
 
-def _predictions(question: Question, state: State, test: EncodedSamples, val: EncodedSamples, ctx: Context) -> results.Predictions:
+def _predicted_table(cell: Cell, state: State, val: EncodedSamples, test: EncodedSamples, ctx: Context, out: Path, header: dict[str, Any]) -> Measure:
+    """Probabilities of test and validation, saved as tables."""
+    dataset, path = cell.question.dataset, out / "results" / cell.stem
+
     def predicted(samples: EncodedSamples, of_val: results.Predictions | None) -> results.Predictions:
-        prob = np.stack(list(question.head.predict(state, samples, ctx))).astype(np.float64)
+        prob = np.stack(list(cell.question.head.predict(state, samples, ctx))).astype(np.float64)
         ids, patients = (np.array([getattr(item, name) for item in samples.items]) for name in ("id", "patient"))
         return results.Predictions(ids, patients, samples.targets, prob, of_val)
 
-    return predicted(test, predicted(val, None) if len(val) else None)
+    predictions = predicted(test, predicted(val, None) if len(val) else None)
+    predictions.save(path, dataset.classes)
+    results.write_cases(path, predictions, dataset.classes, dataset.multilabel, cell.question.task.threshold)
+    return predictions.measure(dataset.classes, dataset.multilabel, dataset.unit)
+
+
+def _predicted_maps(cell: Cell, state: State, val: EncodedSamples, test: EncodedSamples, ctx: Context, out: Path, header: dict[str, Any]) -> Measure:
+    """Label maps of test, a file each; their values per case, saved as a table. The header takes the unit of distances."""
+    question, dataset = cell.question, cell.question.dataset
+    classes = results.scored_classes(dataset.kind, dataset.classes, dataset.multilabel)
+    millimetres = in_millimetres(dataset, [case for case in question.cases if case.target is not None])
+    header["task"]["distance_unit"] = "mm" if millimetres else "px"
+    cases = {case.id: case for case in question.cases}
+    values = mapping.measured(dataset, cases, question.head.predict(state, test, ctx), test, out, cell.stem, millimetres, ctx.progress)
+    values.save(out / "results" / cell.stem, classes)
+    return values.measure(classes, header["task"]["distance_unit"])
 
 
 def _header(cell: Cell) -> dict[str, Any]:
