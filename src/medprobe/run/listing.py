@@ -1,5 +1,6 @@
 """What there is, as rows: datasets, encoder families, heads, tasks, models, and what a cache holds."""
 
+import sys
 from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
@@ -21,7 +22,10 @@ def listing(what: str) -> list[dict[str, Any]]:
     if what == "encoders":
         return [{"name": name, "about": _first_line(one)} for name, one in ENCODERS.items()]
     if what == "heads":
-        return [{"name": name, "about": _first_line(one), "settings": " ".join(f"{field.name}={field.default}" for field in fields(one))} for name, one in HEADS.items()]
+        return [
+            {"name": name, "for": _answers(one), "about": _first_line(sys.modules[one.__module__]), "settings": " ".join(f"{field.name}={field.default}" for field in fields(one))}
+            for name, one in HEADS.items()
+        ]
     if what == "tasks":
         return [{"name": name, "main": one.main, "image_size": one.image_size, "table": one.table} for name, one in TASKS.items()]
     if what == "models":
@@ -35,13 +39,13 @@ def listing(what: str) -> list[dict[str, Any]]:
 
 
 def _first_line(thing: Any) -> str:
-    """The first line of its docstring, or that of its module where it has none of its own."""
-    import sys
+    return (thing.__doc__ or "").strip().partition("\n")[0]
 
-    text = (thing.__doc__ or "").strip()
-    if not text or text.startswith(f"{getattr(thing, '__name__', '')}("):
-        text = (sys.modules[thing.__module__].__doc__ or "").strip()
-    return text.partition("\n")[0]
+
+def _answers(head: Any) -> str:
+    """The kinds of dataset a head is for, and how many dimensions where that matters."""
+    dims: tuple[int, ...] = getattr(head, "dims", ())
+    return "+".join(sorted(getattr(head, "kinds", ("classification",)))) + (f" {dims[0]}D" if len(dims) == 1 else "")
 
 
 def cache_rows(findings: Iterable[Finding]) -> list[dict[str, Any]]:
