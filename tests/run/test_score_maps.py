@@ -270,3 +270,82 @@ def test_a_reference_off_its_image_and_a_field_worse_than_none_are_said(hippocam
     (document,) = json.loads(score(pair, home / "pred").stdout)
     assert document["scores"]["dice.unregistered"]["value"] == 1
     assert "before it 1.000" in document["warnings"][0]
+
+
+def planes(folder: Path, rng: np.random.Generator, count: int, values: tuple[int, ...]) -> list[np.ndarray]:
+    """PNG masks of class values under `folder`, the first without the last class."""
+    folder.mkdir(exist_ok=True)
+    made = []
+    for number in range(count):
+        labels = rng.integers(0, len(values) - (number == 0), (8, 9))
+        Image.fromarray(np.array(values, np.uint8)[labels]).save(folder / f"c{number}.png")
+        made.append(labels)
+    return made
+
+
+def test_mask_values_or_class_indices_are_one_decision_for_all_files(tmp_path: Path, rng: np.random.Generator) -> None:
+    planes(tmp_path / "masks", rng, 2, (0, 2, 4))
+    rows = ["id,patient,split,image,target", *(f"c{n},p{n},test,masks/c{n}.png,masks/c{n}.png" for n in range(2))]
+    manifest = write_manifest(tmp_path, 'name = "v"\nkind = "segmentation"\nclasses = ["bg", "a", "b"]\nvalues = [0, 2, 4]\n', rows)
+    (document,) = json.loads(score(manifest, tmp_path / "masks").stdout)
+    assert document["scores"]["dice"]["value"] == 1, "as the references are written, the first of which holds 0 and 2 only"
+    for file in (tmp_path / "masks").iterdir():
+        (tmp_path / "pred").mkdir(exist_ok=True)
+        Image.fromarray(np.asarray(Image.open(file)) // 2).save(tmp_path / "pred" / file.name)
+    (document,) = json.loads(medprobe("score", "--task", manifest, "--predictions", tmp_path / "pred", "-o", tmp_path / "o2", "--name", "x", "--json").stdout)
+    assert document["scores"]["dice"]["value"] == 1, "as class indices"
+
+
+def test_what_is_ignored_counts_nowhere_in_masks_that_overlap_or_move(tmp_path: Path, rng: np.random.Generator) -> None:
+    (tmp_path / "pred").mkdir()
+    mask = rng.integers(0, 2, (9, 8)).astype(np.uint8)
+    known = mask.copy()
+    known[:3] = 9
+    Image.fromarray(known).save(tmp_path / "m.png")
+    for name in "ab":
+        Image.fromarray(np.where(known == 9, 1 - mask, mask)).save(tmp_path / "pred" / f"c.{name}.png")
+    manifest = write_manifest(tmp_path, 'name = "edd"\nkind = "segmentation"\nmultilabel = true\nclasses = ["a", "b"]\nignore = 9\n', ["id,patient,split,image,a,b", "c,p,test,m.png,m.png,m.png"])
+    (document,) = json.loads(score(manifest, tmp_path / "pred").stdout)
+    assert document["scores"]["dice"]["value"] == 1
+
+    home = tmp_path / "pair"
+    (home / "pred").mkdir(parents=True)
+    np.savez(home / "a.npz", fixed=mask, moving=known)
+    write_displacement(home / "pred" / "a.disp.npz", np.zeros((2, 9, 8), np.float32))
+    pair = write_manifest(home, 'name = "reg"\nkind = "registration"\nclasses = ["background", "it"]\nignore = 9\n', ["id,patient,split,fixed,moving,fixed_target,moving_target", "a,p,test,a.npz:/fixed,a.npz:/moving,a.npz:/fixed,a.npz:/moving"])
+    (document,) = json.loads(score(pair, home / "pred").stdout)
+    warped = np.where(known == 9, 0, known)
+    assert document["scores"]["dice"]["value"] == pytest.approx(binary.dc(warped, mask))
+
+
+def test_arrays_without_affine_are_laid_on_no_turned_file(tmp_path: Path, rng: np.random.Generator) -> None:
+    labels = (rng.random((6, 9, 8)) < 0.4).astype(np.uint8)
+    lps, ras = np.diag([-1.0, -1, 1, 1]), np.eye(4)
+    for name, affine in (("lps", lps), ("ras", ras)):
+        home = tmp_path / name
+        (home / "pred").mkdir(parents=True)
+        nibabel.nifti1.Nifti1Image(labels.T, affine).to_filename(home / "m.nii.gz")
+        write_displacement(home / "pred" / "a.disp.h5", np.zeros((3, 6, 9, 8), np.float32))
+        pair = write_manifest(home, 'name = "reg"\nkind = "registration"\ndims = 3\nclasses = ["background", "it"]\n', ["id,patient,split,fixed,moving,fixed_target,moving_target", "a,p,test,m.nii.gz,m.nii.gz,m.nii.gz,m.nii.gz"])
+        if name == "lps":
+            assert "expected masks and displacement all with affines" in score(pair, home / "pred", status=2).stderr
+        else:
+            assert json.loads(score(pair, home / "pred").stdout)[0]["scores"]["dice"]["value"] == 1
+    write_labels(tmp_path / "t.h5", LabelMap(labels, (1.0, 1.0, 1.0), lps))
+    (tmp_path / "arrays").mkdir()
+    np.savez(tmp_path / "arrays" / "c.npz", labels=labels)
+    manifest = write_manifest(tmp_path, 'name = "h"\nkind = "segmentation"\ndims = 3\nclasses = ["background", "it"]\n', ["id,patient,split,image,target", "c,p,test,t.h5:/labels,t.h5:/labels"])
+    assert json.loads(score(manifest, tmp_path / "arrays").stdout)[0]["scores"]["dice"]["value"] == 1
+
+
+def test_files_are_named_by_the_id_itself_and_odd_requests_are_refused(tmp_path: Path, rng: np.random.Generator) -> None:
+    planes(tmp_path / "masks", rng, 1, (0, 1))
+    (tmp_path / "pred").mkdir()
+    (tmp_path / "pred" / "b c é.png").write_bytes((tmp_path / "masks" / "c0.png").read_bytes())
+    manifest = write_manifest(tmp_path, 'name = "n"\nkind = "segmentation"\nclasses = ["bg", "a"]\n', ["id,patient,split,image,target", "b c é,p,test,masks/c0.png,masks/c0.png"])
+    score(manifest, tmp_path / "pred")
+    (tmp_path / "file").touch()
+    assert "must be a folder" in medprobe("score", "--task", manifest, "--predictions", tmp_path / "pred", "-o", tmp_path / "file", "--name", "x", status=2).stderr
+    assert "what to call the model" in medprobe("score", "--task", manifest, "--predictions", tmp_path / "pred", "-o", tmp_path / "o", "--name", " ", status=2).stderr
+    assert "found a file" in score(manifest, tmp_path / "file", status=2).stderr
+    assert "which the head logreg does not answer" in medprobe("score", "--task", f"{manifest}/logreg", "--predictions", tmp_path / "pred", "-o", tmp_path / "o", "--name", "x", status=2).stderr
