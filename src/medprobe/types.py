@@ -323,7 +323,8 @@ class Head(Protocol):
     """Features to predictions. A frozen dataclass: its fields are its configuration.
 
     `needs` is a subset of {"pooled", "grid", "image", "encoder"}. A head for another kind of dataset than classification
-    has a class attribute `kinds`, the set of those it answers, and `dims` where it is for 2 or 3 dimensions only. `predict` yields one array per sample, in order:
+    has a class attribute `kinds`, the set of those it answers, and `dims` where it is for 2 or 3 dimensions only; one that trains a
+    network of its own from pixels has `supervised` = True, and is then no control on the encoder `pixels`. `predict` yields one array per sample, in order:
     for classification the (classes,) probabilities.
     """
 

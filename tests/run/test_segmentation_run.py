@@ -70,6 +70,15 @@ def test_a_segmentation_is_run_drawn_scored_and_reported(home: Path) -> None:
     assert "data:image/png" in (home / "out/report/index.html").read_text()
 
 
+def test_a_network_trained_on_pixels_is_a_baseline_and_no_control(home: Path) -> None:
+    for head, more in (("unet2d", ["--set", "head.epochs=2"]), ("constant", [])):
+        medprobe(home, "run", "-m", "pixels", "-t", f"blocks.toml/{head}", "-o", "out", "--cache", "cache", "--image-size", 32, "--folds", 0, *more)
+    facts = {file.parts[-3]: json.loads(file.read_text()) for file in (home / "out/results").rglob("seed0-fold0.json")}
+    assert {head: document["model"]["control"] for head, document in facts.items()} == {"unet2d": False, "constant": True}
+    (flag,) = json.loads(medprobe(home, "report", "out", "--json").stdout)["flags"]
+    assert "the control pixels/constant on blocks/unet2d" in flag, "two epochs are not above the mean mask"
+
+
 def test_masks_that_overlap_are_predicted_one_file_per_class(home: Path) -> None:
     rows = (home / "cases.csv").read_text().splitlines()
     (home / "cases.csv").write_text("\n".join(["id,patient,fold,image,block,other", *(f"{row},{row.split(',')[-1]}" for row in rows[1:])]) + "\n")

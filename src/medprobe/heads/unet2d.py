@@ -7,7 +7,7 @@ it is a decoder of many parameters; the paper's rows are on pixels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from medprobe.heads._dense import Segmenter
 from medprobe.registry import HEADS
@@ -17,6 +17,7 @@ CHANNELS = (16, 32, 64, 128, 256)
 
 @dataclass(frozen=True)
 class UNet2D(Segmenter):
+    supervised: ClassVar[bool] = True
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
     flips: bool = True

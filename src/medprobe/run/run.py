@@ -293,7 +293,7 @@ def _header(cell: Cell) -> dict[str, Any]:
         },
         "model": {
             "name": cell.loaded.name, "spec": cell.loaded.spec, "params": encoder.params, "dim": encoder.dim, "image_size": cell.size,
-            "random": cell.loaded.random, "control": cell.loaded.control, "licence": cell.loaded.licence or encoder.licence,
+            "random": cell.loaded.random, "control": cell.loaded.control and not getattr(question.head, "supervised", False), "licence": cell.loaded.licence or encoder.licence,
         },
         "seed": cell.seed, "fold": cell.fold, "options": dict(question.options), "provenance": _provenance(cell),
     }  # fmt: skip
