@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +145,8 @@ def samples_of(question: Question, group: Group, bank: Bank, indices: Sequence[i
 
 
 def _decoder(dataset: Dataset) -> Callable[[Any], Any] | None:
-    return partial(reference, dataset) if dataset.kind == "segmentation" else None
+    """Reads masks; the last two are kept, since predicting and scoring a case ask for its mask one after the other."""
+    return lru_cache(maxsize=2)(partial(reference, dataset)) if dataset.kind == "segmentation" else None
 
 
 def _items(case: Case, keys: Mapping[str, tuple[str, ...]], question: Question) -> list[Item]:
