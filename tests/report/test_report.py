@@ -71,6 +71,12 @@ def test_only_models_not_above_the_best_control_are_flagged(out: Path) -> None:
     assert "no &lt;b&gt;luck&lt;/b&gt;" in page
 
 
+def test_cells_that_are_not_combined_yet_are_unfinished_and_not_called_missing(out: Path) -> None:
+    (out / "results/toy/logreg/weak/summary.json").unlink()
+    write_report(out)
+    assert "weak,unfinished" in (out / "report/tables/scores-toy-logreg.csv").read_text()
+
+
 def test_the_page_needs_no_other_file_and_no_network(out: Path) -> None:
     write_report(out)
     page = (out / "report/index.html").read_text()

@@ -51,10 +51,12 @@ def heading(rows: Sequence[Row], key: str) -> str:
 
 
 def row_text(row: Row | None, key: str | None = None) -> str:
-    """The combined score, or failed, or not run."""
+    """The combined score, or failed, not run, or unfinished: cells whose run has not yet combined them."""
     if row is None:
         return "not run"
     score = row.score(key)
+    if row.summary is None and not row.failed:
+        return "unfinished"
     return "failed" if score is None and row.failed else interval_text(score)
 
 
