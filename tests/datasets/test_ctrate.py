@@ -18,18 +18,7 @@ from medprobe.imaging.formats import read
 from medprobe.imaging.recipes import planes
 from medprobe.types import Case
 
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    twin, folder = CTRATE.twin, tmp_path_factory.mktemp("twin")
-    assert twin is not None
-    twin(folder, np.random.default_rng(0))
-    return folder
-
-
-@pytest.fixture
-def root(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "root"))
+DATASET = CTRATE
 
 
 def cases(root: Path) -> list[Case]:

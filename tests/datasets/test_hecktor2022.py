@@ -22,17 +22,7 @@ from medprobe.types import Case
 MODALITIES = tuple(SUFFIXES)
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    twin, folder = HECKTOR2022["ct"].twin, tmp_path_factory.mktemp("twin")
-    assert twin is not None
-    twin(folder, np.random.default_rng(0))
-    return folder
-
-
-@pytest.fixture
-def root(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "root"))
+DATASET = HECKTOR2022["ct"]
 
 
 def cases(root: Path, modality: str = "ctpet") -> list[Case]:

@@ -76,7 +76,7 @@ class Segmenter(ABC):
             if val is None or not len(val):
                 ctx.warn("no validation part to choose an epoch on, so the last one is used")
             for epoch in range(begun, self.epochs):
-                torch.manual_seed(_pooled_seed(ctx.seed, epoch))
+                torch.manual_seed(_epoch_seed(ctx.seed, epoch))
                 net.train()
                 order = np.random.default_rng([ctx.seed, 1, epoch]).permutation(len(data))
                 mirror = np.random.default_rng([ctx.seed, 2, epoch]).random((len(data), 2)) < 0.5
@@ -158,7 +158,7 @@ class Segmenter(ABC):
         ctx.checkpoint.save(State(arrays, {"fit": self._identity(ctx, data), "epochs": epochs, "curve": _pooled.or_none(curve)}))
 
 
-def _pooled_seed(seed: int, epoch: int) -> int:
+def _epoch_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, 3, epoch]).generate_state(1)[0])
 
 

@@ -5,6 +5,7 @@ have none stay integers. Images, masks and fields come through `volume`, so that
 Of a fourth axis (channels of one scan) a source's `member` names the entry, counted from 0.
 """
 
+import importlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,13 +89,17 @@ def _opened(path: Path) -> Any:
 
     if not path.name.lower().endswith(".gz"):
         return nibabel.load(path)
-    try:
-        from isal import igzip as gzip
-    except ImportError:
-        import gzip  # type: ignore[no-redef]
-    data = gzip.decompress(path.read_bytes())
+    data = _gzip().decompress(path.read_bytes())
     kind = nibabel.Nifti2Image if int.from_bytes(data[:4], "little") == 540 or int.from_bytes(data[:4], "big") == 540 else nibabel.Nifti1Image
     return kind.from_bytes(data)
+
+
+def _gzip() -> Any:
+    """The fast gzip of isal where it is installed, else Python's own."""
+    try:
+        return importlib.import_module("isal.igzip")
+    except ImportError:
+        return importlib.import_module("gzip")
 
 
 def _millimetres(file: Any) -> np.ndarray:
@@ -109,7 +114,6 @@ def save(path: Path, array: np.ndarray, affine: np.ndarray | None, spacing: tupl
     Without an affine the voxels lie at 0 along the axes, `spacing` (or 1) apart, under the code `aligned`.
     """
     import nibabel
-    from isal import igzip
 
     if max(array.shape) > LONGEST:
         raise CaseError(f"{path}: expected axes of at most {LONGEST} voxels in NIfTI, found shape {array.shape}; write .h5 or .png")
@@ -121,7 +125,7 @@ def save(path: Path, array: np.ndarray, affine: np.ndarray | None, spacing: tupl
     image.set_sform(placed, code)
     image.set_qform(placed, code, strip_shears=True)
     data = image.to_bytes()
-    write_atomically(path, igzip.compress(data, 2, mtime=0) if path.name.lower().endswith(".gz") else data)
+    write_atomically(path, _gzip().compress(data, 2, mtime=0) if path.name.lower().endswith(".gz") else data)
 
 
 def _orientation(affine: np.ndarray, path: Path) -> np.ndarray:

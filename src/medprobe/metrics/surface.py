@@ -28,7 +28,7 @@ import numpy as np
 from medprobe.errors import RequestError
 from medprobe.metrics._checks import check_labels, check_masks, check_spacing
 
-Path = Literal["auto", "map", "tree"]
+Search = Literal["auto", "map", "tree"]
 MAP_COST, TREE_COST = 40.0, 1500.0
 """Nanoseconds per voxel of the box, and per border voxel, on two server cores: only their ratio counts."""
 MAP_SIDE = 2**15
@@ -109,7 +109,7 @@ def _of_masks(pred: np.ndarray, true: np.ndarray, spacing: Sequence[float], meas
     return float("nan") if found is None else MEASURES[measure](found)
 
 
-def distances(pred: np.ndarray, true: np.ndarray, spacing: Sequence[float], path: Path = "auto") -> Distances | None:
+def distances(pred: np.ndarray, true: np.ndarray, spacing: Sequence[float], path: Search = "auto") -> Distances | None:
     """Border distances of two masks (H, W) or (D, H, W), bool or 0/1; None if one is empty. RequestError: bad input."""
     pred, true = check_masks(pred, true)
     return distances_by_class(pred.view(np.uint8), true.view(np.uint8), spacing, (1,), path)[0]
@@ -131,7 +131,7 @@ def measure_surface(
 
 
 def distances_by_class(
-    pred: np.ndarray, true: np.ndarray, spacing: Sequence[float], classes: Sequence[int], path: Path = "auto"
+    pred: np.ndarray, true: np.ndarray, spacing: Sequence[float], classes: Sequence[int], path: Search = "auto"
 ) -> list[Distances | None]:
     """Border distances of every class of two label maps, None for a class that is empty in one. RequestError: bad input.
 
@@ -189,7 +189,7 @@ class _Pair:
     def voxels(self) -> int:
         return self.borders[0].size
 
-    def distances(self, way: int, spacing: Sequence[float], path: Path) -> np.ndarray:
+    def distances(self, way: int, spacing: Sequence[float], path: Search) -> np.ndarray:
         """From the border of pred to that of true (way 0), or back (1)."""
         query, target = self.borders[way], self.borders[1 - way]
         if path == "auto":

@@ -1,6 +1,8 @@
 """The masks that dense predictions are held against: read as the dataset describes them, with the unit of distances."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from medprobe.errors import CaseError
 from medprobe.imaging.labels import APART, LabelMap, corners_apart, read_labels
@@ -20,8 +22,6 @@ def reference(dataset: Dataset, sources: Sequence[Source]) -> LabelMap:
 
 def check_on_image(dataset: Dataset, case: Case, sources: Sequence[Source]) -> None:
     """CaseError where image and mask are NIfTI files of other shapes or places; by their headers alone."""
-    import nibabel
-
     if not dataset.aligned:
         return
     image = case.images.get("image", ())
@@ -29,14 +29,21 @@ def check_on_image(dataset: Dataset, case: Case, sources: Sequence[Source]) -> N
     if len(nifti) < 2 or nifti[0] == nifti[1]:
         return
     try:
-        one, other = (nibabel.load(path) for path in nifti)
+        one, other = (_header(path) for path in nifti)
     except Exception:  # what cannot be read is named where it is read
         return
-    shapes = tuple(one.shape[:3]), tuple(other.shape[:3])  # type: ignore[attr-defined]
-    apart = corners_apart(shapes[0][::-1], one.affine, other.affine) if shapes[0] == shapes[1] else float("inf")  # type: ignore[attr-defined]
+    shapes = tuple(one.shape[:3]), tuple(other.shape[:3])
+    apart = corners_apart(shapes[0][::-1], one.affine, other.affine) if shapes[0] == shapes[1] else float("inf")
     if apart > APART:
         found = f"shape {' x '.join(map(str, shapes[1]))} beside {' x '.join(map(str, shapes[0]))}" if shapes[0] != shapes[1] else f"it {apart:.3g} voxels away"
         raise CaseError(f"{case.id}: expected the mask {nifti[1].name} on the grid of its image {nifti[0].name}, found {found}; correct the reference")
+
+
+def _header(path: Path) -> Any:
+    """Shape and affine of a NIfTI file, without its voxels."""
+    import nibabel
+
+    return nibabel.load(path)
 
 
 def in_millimetres(dataset: Dataset, cases: Sequence[Case]) -> bool:
