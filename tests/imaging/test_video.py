@@ -1,5 +1,6 @@
 """Video frames: index i is the i-th frame shown, however the file is entered."""
 
+import gc
 import multiprocessing
 import os
 import shutil
@@ -94,6 +95,11 @@ def _sum(path: Path, start: int) -> int:
     return int(formats.read(Source(path), start, start + 5).pixels.sum())
 
 
+def _sum_after_collecting(path: Path, start: int) -> int:
+    gc.collect()
+    return _sum(path, start)
+
+
 def test_forked_workers_do_not_disturb_each_other_or_their_parent(write_video) -> None:
     path = write_video(VALUES)
     starts = [0, 40, 5, 45, 10, 50, 15, 55]
@@ -102,6 +108,16 @@ def test_forked_workers_do_not_disturb_each_other_or_their_parent(write_video) -
     with multiprocessing.get_context("fork").Pool(2) as pool:
         assert pool.starmap_async(_sum, [(path, start) for start in starts], chunksize=1).get(timeout=30) == expected
     assert _sum(path, 25) == int(formats.read(Source(path)).pixels[:, 25:30].sum())
+
+
+def test_a_forked_worker_frees_no_decoder_of_its_parent(write_video) -> None:
+    path = write_video(VALUES)
+    expected = _sum(path, 20)
+    unreachable: list = [video._open.popitem()]
+    unreachable.append(unreachable)  # waits for the garbage collector, which first runs in the child
+    del unreachable
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.starmap_async(_sum_after_collecting, [(path, 20)]).get(timeout=30) == [expected]
 
 
 def test_only_a_few_videos_stay_open(write_video, monkeypatch) -> None:

@@ -5,6 +5,7 @@ forward from there; both give the same pixels. Colours are FFmpeg's default conv
 would apply is not.
 """
 
+import gc
 import os
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -177,3 +178,7 @@ class _Reader:
 
 _open: dict[tuple[int, Path, int], _Reader] = {}
 """(process, path, modification time) → reader, the latest used last."""
+
+if hasattr(os, "register_at_fork"):
+    # A forked child that frees a decoder of its parent waits for threads it does not have: it leaves them alone instead.
+    os.register_at_fork(after_in_child=gc.freeze)
