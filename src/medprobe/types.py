@@ -18,6 +18,8 @@ from medprobe.errors import RequestError
 Split = Literal["train", "val", "test"]
 Pooling = Literal["cls", "patch_mean", "cls_patch_mean"]
 Kind = Literal["classification", "bags", "segmentation", "instances", "registration"]
+Axis = Literal["axial", "coronal", "sagittal"]
+Channels = Literal["late", "rgb"]
 
 # ---------------------------------------------------------------------------------------------- data
 
@@ -28,12 +30,23 @@ class Source:
 
     `member` names an array in a container (`file.h5:/raw`), or the entry of a fourth axis of NIfTI ("0", "1", ...); of masks in
     pictures it says how their numbers are read (imaging/labels.py). `frames` are 0-based indices of decoded frames
-    (video) or of the sorted image files of a folder; None takes all of them.
+    (video), of the sorted image files of a folder, or of planes along `axis`; None takes all of them. `rescale` (slope,
+    intercept) is for files whose own header does not say what their numbers mean. `grid` is the file on whose voxels this
+    volume is laid. `window` and `axis` are for a run to set, from its task.
     """
 
     path: Path
     member: str | None = None
     frames: tuple[int, ...] | None = None
+    rescale: tuple[float, float] | None = None
+    grid: Path | None = None
+    window: str | None = None
+    axis: Axis = "axial"
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every file or folder that is read."""
+        return (self.path,) if self.grid is None else (self.path, self.grid)
 
 
 @dataclass(frozen=True)
@@ -106,12 +119,12 @@ class Dataset:
     note: str | None = None
     root: Path | None = None
     """Set for manifests: where they are; the data root is then not needed."""
-    aligned: bool = True
-    """Image and mask of a case lie on one grid."""
     values: tuple[int, ...] | None = None
     """In masks, the value of each class; None is 0…K-1."""
     ignore: int | None = None
     """In masks, the value of what is not scored."""
+    regions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Unions of classes that are scored as one mask beside the classes: name → classes."""
 
 
 # ------------------------------------------------------------------------------------------ features
@@ -385,6 +398,9 @@ class Task:
     window: str = "full-range"
     pooling: Pooling = "cls"
     planes: Literal["mean", "max"] = "mean"
+    channels: Channels = "late"
+    stride: int = 1
+    axis: Axis = "axial"
     reduce: str | None = None
     layers: tuple[int, ...] | None = None
     main: str = "auroc"
@@ -399,5 +415,7 @@ class Task:
         return f"{self.dataset}/{self.head}"
 
     def config(self) -> dict[str, Any]:
-        """All fields as JSON-able values."""
-        return json.loads(json.dumps(dataclasses.asdict(self), default=str))
+        """All fields as JSON-able values, but for those of volumes that are as they always were: keys of earlier results hold."""
+        usual = {"channels": "late", "stride": 1, "axis": "axial"}
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if usual.get(name) != value or value is None}
+        return json.loads(json.dumps(fields, default=str))

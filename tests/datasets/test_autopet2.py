@@ -127,6 +127,15 @@ def test_uptake_is_read_and_not_counts(root: Path) -> None:
         assert counts.max() > 1000 > 20 > read(source).pixels.max()
 
 
+def test_each_channel_has_the_window_of_its_unit(root: Path) -> None:
+    assert [AUTOPET2[modality].recipe for modality in MODALITIES] == ["ct", "suv", "ct+suv"]
+    case = cases(root)[1]
+    ct, pet = (read(source).pixels[0] for source in case.images["image"])
+    pixels = planes(case.images["image"], window="ct+suv", size=None, colour=1).pixels
+    np.testing.assert_allclose(pixels[:, 0], np.clip((ct + 1000) / 2000, 0, 1), atol=1e-6)
+    np.testing.assert_allclose(pixels[:, 1], np.clip(pet / 15, 0, 1), atol=1e-6)
+
+
 @pytest.mark.trap("datasets-3d 6 Traps: number types differ between files")
 def test_number_types_do_not_matter(root: Path) -> None:
     first = cases(root, "ct")[0]

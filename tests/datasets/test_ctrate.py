@@ -6,15 +6,16 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from medprobe.datasets import ctrate
-from medprobe.datasets.ctrate import CLASSES, CTRATE, cases_of, headers_of, no_chest, patient_of, place_of
+from medprobe.datasets.ctrate import CLASSES, CTRATE, ORIGINAL, cases_of, headers_of, no_chest, patient_of, place_of
 from medprobe.errors import MissingError, RequestError
-from medprobe.imaging.formats import read
+from medprobe.imaging.formats import count_planes, read
 from medprobe.imaging.recipes import planes
 from medprobe.types import Case
 
@@ -76,22 +77,38 @@ def test_columns_are_read_by_name(root: Path) -> None:
 # ------------------------------------------------------------------------------------------ intensity
 
 
-def hounsfield(case: Case) -> np.ndarray:
-    """Values of a case's file after the rescaling that its fields name."""
-    slope, intercept = (float(number) for number in case.fields.get("rescale", "1 0").split())
-    return read(case.images["image"][0]).pixels * slope + intercept
-
-
 @pytest.mark.trap("datasets-3d 1 TRAP, intensity: in the original release HU = stored x RescaleSlope + RescaleIntercept of the table; its header is meaningless")
 def test_rescaled_by_the_table_the_original_release_is_the_fixed_one(root: Path) -> None:
     fixed, original = cases(root), list(cases_of(root, "original"))
     assert [(case.id, case.patient, case.target, case.split) for case in fixed] == [(case.id, case.patient, case.target, case.split) for case in original]
     assert {case.fields["rescale"] for case in original} == {"1 -1024", "1 -8192"}
     for right, stored in zip(fixed, original, strict=True):
-        assert "/train/" in str(stored.images["image"][0].path) or "/valid/" in str(stored.images["image"][0].path)
-        assert read(stored.images["image"][0]).pixels.min() in (24, 7192)
-        turned = hounsfield(stored)[..., ::-1, ::-1]  # the original's header says nothing of the axes either
-        np.testing.assert_array_equal(turned, read(right.images["image"][0]).pixels)
+        (source,) = stored.images["image"]
+        assert "/train/" in str(source.path) or "/valid/" in str(source.path)
+        assert source.rescale == tuple(map(float, stored.fields["rescale"].split()))
+        assert read(replace(source, rescale=None)).pixels.min() in (24, 7192)
+        units = read(source).pixels
+        assert units.dtype.kind == "i"
+        np.testing.assert_array_equal(units[..., ::-1, ::-1], read(right.images["image"][0]).pixels)  # the original's header says nothing of the axes either
+
+
+@pytest.mark.trap("datasets-3d 1 TRAP, intensity: rescaling twice corrupts, so no case of the fixed release may carry a rescaling")
+def test_a_volume_is_rescaled_once_or_not_at_all(root: Path) -> None:
+    assert {case.images["image"][0].rescale for case in cases(root)} == {None}
+    twice = [case.images["image"][0] for case in cases_of(root, "original")]
+    for source in twice:
+        whole, once = read(source).pixels, [read(source, plane, plane + 1).pixels for plane in range(count_planes(source))]
+        assert whole.min() == -1000  # air: a second -1024 or -8192 would show
+        np.testing.assert_array_equal(np.concatenate(once, axis=1), whole)
+        np.testing.assert_array_equal(read(source).pixels, whole)
+
+
+def test_the_original_release_is_a_dataset_of_its_own(root: Path) -> None:
+    shutil.rmtree(root / "dataset" / "train_fixed")
+    original = list(ORIGINAL.cases(root))
+    assert [case.id for case in original] == [case.id for case in cases_of(root, "original")]
+    pixels = planes(original[0].images["image"], window=ORIGINAL.recipe, size=None).pixels
+    assert pixels.min() == 0 < pixels.max() < 1
 
 
 @pytest.mark.trap("datasets-3d 1 TRAP, intensity: values of *_fixed are HU already; applying the table again corrupts them")
@@ -108,7 +125,7 @@ def test_the_fixed_release_is_read_as_it_is(root: Path) -> None:
 @pytest.mark.trap("datasets-3d 1 TRAP, intensity: a reader needs an explicit release, original or fixed")
 def test_the_original_release_alone_is_refused_by_name(root: Path) -> None:
     shutil.rmtree(root / "dataset" / "valid_fixed")
-    with pytest.raises(MissingError, match=r"expected the fixed release.*valid_fixed, found the original one.*no Hounsfield units.*fetch train_fixed and valid_fixed") as raised:
+    with pytest.raises(MissingError, match=r"expected the fixed release.*valid_fixed, found the original one.*no Hounsfield units.*fetch train_fixed and valid_fixed, or ask for ctrate-original") as raised:
         cases(root)
     assert raised.value.exit_status == 3
     assert len(list(cases_of(root, "original"))) == 28

@@ -3,6 +3,7 @@
 import csv
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from medprobe.check.dataset import check_dataset
 from medprobe.datasets._layout import checksum
 from medprobe.datasets.hecktor2022 import HECKTOR2022, SUFFIXES, TRAINING, by_patient, folds_of
 from medprobe.errors import MissingError
-from medprobe.imaging import nifti
+from medprobe.imaging import nifti, recipes
 from medprobe.imaging.formats import read
 from medprobe.imaging.labels import APART, corners_apart, read_labels, write_labels
+from medprobe.run.references import check_on_image
 from medprobe.run.score import score_predictions
 from medprobe.run.splits import shared_patients
 from medprobe.types import Case
@@ -96,11 +98,37 @@ def test_the_mask_lies_on_the_ct_and_both_grids_show_one_place(root: Path) -> No
         assert (mask.labels[z, y, x] > 0).all()
 
 
+@pytest.mark.trap("datasets-3d 7 Traps: PT and CT differ in size, so PET is put on the grid of the CT")
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_channels_and_mask_lie_on_one_grid_once_they_are_read(root: Path, modality: str) -> None:
+    for case in cases(root, modality):
+        mask = read_labels(case.target, dims=3, classes=DATASET.classes)
+        image = recipes.image(case.images["image"], HECKTOR2022[modality].recipe)
+        assert image.pixels.shape == (len(SUFFIXES[modality]), *mask.shape)
+        assert image.affine is not None
+        assert corners_apart(mask.shape, image.affine, mask.affine) < APART
+        check_on_image(HECKTOR2022[modality], case, case.target)
+        if modality != "ct":  # what is hot lies in the mask: uptake 6 of 15 there, 1 around it
+            uptake = image.pixels[-1].copy()
+            uptake[0, :2, :2] = 0  # the one voxel of a scanner's maximum
+            assert uptake[mask.labels == 0].mean() < 0.15 < uptake[mask.labels > 0].mean()
+
+
+@pytest.mark.trap("datasets-3d 7 Traps: maxima of uptake differ between vendors")
+def test_each_channel_has_the_window_of_its_unit(root: Path) -> None:
+    assert [HECKTOR2022[modality].recipe for modality in MODALITIES] == ["ct", "suv", "ct+suv"]
+    case = cases(root)[0]
+    ct, pet = (read(source).pixels[0] for source in case.images["image"])
+    pixels = recipes.planes(case.images["image"], window="ct+suv", size=None, colour=1).pixels
+    np.testing.assert_allclose(pixels[:, 0], np.clip((ct + 1000.0) / 2000, 0, 1), atol=1e-6)
+    np.testing.assert_allclose(pixels[:, 1], np.clip(pet / 15, 0, 1), atol=1e-6)
+
+
 @pytest.mark.trap("datasets-3d 7 Traps: maxima of uptake differ between vendors")
 def test_uptake_is_read_in_its_own_unit_whatever_the_maximum(root: Path) -> None:
     maxima, medians = {}, {}
     for case in cases(root, "pet"):
-        pixels = read(case.images["image"][0]).pixels
+        pixels = read(replace(case.images["image"][0], grid=None)).pixels
         maxima[case.id], medians[case.id] = float(pixels.max()), float(np.median(pixels))
     assert {round(value) for name, value in maxima.items() if name.startswith("MDA")} == {200}
     assert {round(value) for name, value in maxima.items() if name.startswith("CHUM")} == {20}
@@ -142,7 +170,7 @@ def test_a_dataset_asks_only_for_the_files_it_reads(root: Path) -> None:
     for file in root.rglob("*__PT.nii.gz"):
         file.unlink()
     assert len(cases(root, "ct")) == 10
-    with pytest.raises(MissingError, match=r"hecktor2022-pet: 10 of 20 files are missing .*imagesTr/CHUM-001__PT\.nii\.gz"):
+    with pytest.raises(MissingError, match=r"hecktor2022-pet: 10 of 30 files are missing .*imagesTr/CHUM-001__PT\.nii\.gz"):
         cases(root, "pet")
 
 

@@ -17,7 +17,7 @@ from medprobe.types import Source
     ("name", "kind"),
     [
         ("a.png", "pictures"), ("A.JPEG", "pictures"), ("b.TIF", "tiff"), ("c.Dcm", "dicom"), ("1.2.840.1", "dicom"), ("IM0001", "dicom"),
-        ("v.MP4", "video"), ("n.nii", "nifti"), ("n.NII.GZ", "nifti"), ("a.npy", "arrays"), ("a.h5", "arrays"),
+        ("v.MP4", "video"), ("n.nii", "nifti"), ("n.NII.GZ", "nifti"), ("a.MHD", "simpleitk"), ("a.mha", "simpleitk"), ("a.Nrrd", "simpleitk"), ("a.nhdr", "simpleitk"), ("a.npy", "arrays"), ("a.h5", "arrays"),
     ],
 )  # fmt: skip
 def test_suffixes_count_in_any_case(name: str, kind: str) -> None:
@@ -78,11 +78,12 @@ def test_frames_of_floats_must_agree_in_range(tmp_path: Path) -> None:
         formats.read(Source(tmp_path))
 
 
-def test_an_empty_folder_and_a_dicom_series_are_no_frames(tmp_path: Path, refused) -> None:
+def test_an_empty_folder_is_refused_and_one_of_dicom_files_is_a_series(tmp_path: Path, refused) -> None:
     (tmp_path / "empty").mkdir()
     assert "none in it" in refused(tmp_path / "empty")
     (tmp_path / "series").mkdir()
     (tmp_path / "series" / "7.dcm").touch()
+    assert formats.identify(tmp_path / "series") == "series"
     assert "7.dcm" in refused(tmp_path / "series")
 
 

@@ -401,6 +401,7 @@ def test_a_volume_makes_a_round_trip_in_each_format(tmp_path: Path) -> None:
         assert np.array_equal(found.labels, array)
         assert found.spacing == pytest.approx((2.5, 0.8, 0.7))
         assert np.allclose(found.affine, affine)
+        (tmp_path / name).unlink()
     bare = tmp_path / "bare.nii.gz"
     write_labels(bare, LabelMap(array, (2.5, 0.8, 0.7)))
     assert read_labels((Source(bare),), dims=3, classes=THREE).spacing == pytest.approx((2.5, 0.8, 0.7))

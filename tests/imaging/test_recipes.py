@@ -243,7 +243,65 @@ def test_percentile_cuts_one_in_a_hundred_at_each_end(tmp_path: Path) -> None:
     assert found[98] < 1 == found[99]
 
 
-@pytest.mark.parametrize("window", ["max", "minmax", "percentile", "full-range", "ct"])
+def test_percentile_foreground_looks_at_what_lies_above_the_lowest_value(tmp_path: Path) -> None:
+    values = np.concatenate([np.zeros(5000), np.arange(1000, 1201)]).astype(np.int16)
+    RNG.shuffle(values)
+    found = recipes.image((npy(tmp_path, values.reshape(1, 1, -1)),), "percentile-foreground").pixels.ravel()
+    np.testing.assert_allclose(found, np.clip((values - 1001.0) / 198, 0, 1), atol=1e-6)  # 0.5 % of 200 steps above 1000, and below 1200
+    assert recipes.image((npy(tmp_path, values.reshape(1, 1, -1)),), "percentile").pixels.max() == 1
+
+
+def test_each_channel_has_its_window_in_order(tmp_path: Path) -> None:
+    one, two = (npy(tmp_path, (RNG.normal(0, 900, (4, 6, 5))).astype(np.int16), name) for name in ("a.npy", "b.npy"))
+    apart = [recipes.planes((source,), window=window, size=7).pixels for source, window in ((one, "ct"), (two, "suv"))]
+    np.testing.assert_array_equal(recipes.planes((one, two), window="ct+suv", size=7).pixels, np.concatenate(apart, axis=1))
+    np.testing.assert_array_equal(recipes.image((one, two), "percentile+max").pixels, np.concatenate([recipes.image((one,), "percentile").pixels, recipes.image((two,), "max").pixels]))
+    alone = recipes.with_windows((one, two), "ct+suv")
+    assert [source.window for source in alone] == ["ct", "suv"]
+    np.testing.assert_array_equal(np.concatenate([recipes.planes((source,), window="ct+suv", size=7).pixels for source in alone], axis=1), np.concatenate(apart, axis=1))
+    assert recipes.with_windows((one, two), "ct") == (one, two)
+
+
+@pytest.mark.parametrize("colour", [None, 1, 3])
+def test_three_windows_make_three_channels_of_one(tmp_path: Path, colour) -> None:
+    source = npy(tmp_path, RNG.normal(0, 600, (4, 6, 5)).astype(np.int16))
+    pixels = full(source, window="lung|mediastinum|bone", size=7, colour=colour).pixels
+    np.testing.assert_array_equal(pixels, np.concatenate([full(source, window=window, size=7).pixels for window in ("lung", "mediastinum", "bone")], axis=1))
+    relative = full(source, window="minmax|percentile|ct", size=7, start=2, stop=3).pixels
+    np.testing.assert_array_equal(relative, full(source, window="minmax|percentile|ct", size=7).pixels[2:3])
+    Image.fromarray(COLOUR).save(tmp_path / "a.png")
+    with pytest.raises(CaseError, match=r"a\.png: expected one channel to make three of, found 3"):
+        full(tmp_path / "a.png", window="max|minmax|ct", colour=colour)
+
+
+@pytest.mark.parametrize(
+    ("window", "said"),
+    [
+        ("ct+suv+ct", "one for each of the 2 channels of an image, found 3"), ("ct+sub", "no window named 'sub'; did you mean .*suv"), ("ct|bone", "one window or three joined by |"),
+        ("ct|bone|lung+suv", "as many for every channel, found 3 and 1"), ("", "no window named ''"), ("ct+", "no window named ''"),
+    ],
+)  # fmt: skip
+def test_windows_that_do_not_fit_are_refused(tmp_path: Path, window: str, said: str) -> None:
+    channels = tuple(npy(tmp_path, np.zeros((4, 6, 5), np.int16), name) for name in ("a.npy", "b.npy"))
+    for use in (lambda: recipes.image(channels, window), lambda: recipes.planes(channels, window=window, size=4)):
+        with pytest.raises(RequestError, match=said.replace("|", r"\|")):
+            use()
+
+
+def test_channels_become_one_picture_of_three(tmp_path: Path) -> None:
+    sources = [npy(tmp_path, RNG.integers(0, 256, (4, 6, 5), dtype=np.uint8), f"{name}.npy") for name in "abc"]
+    apart = [full(source).pixels for source in sources]
+    two, three = (recipes.planes(tuple(sources[:count]), window="full-range", size=None, colour=3, rgb=True).pixels for count in (2, 3))
+    assert two.dtype == three.dtype == np.uint8
+    np.testing.assert_array_equal(three, np.concatenate(apart, axis=1))
+    np.testing.assert_array_equal(two[:, :2], three[:, :2])
+    assert np.abs(two[:, 2].astype(float) - three[:, :2].mean(axis=1)).max() <= 0.5
+    floats = recipes.planes(tuple(sources[:2]), window="ct+suv", size=None, rgb=True).pixels
+    np.testing.assert_allclose(floats[:, 2], floats[:, :2].mean(axis=1), atol=1e-7)
+    np.testing.assert_array_equal(full(sources[0], rgb=True, colour=1).pixels, apart[0])
+
+
+@pytest.mark.parametrize("window", ["max", "minmax", "percentile", "percentile-foreground", "full-range", "ct"])
 def test_a_constant_or_negative_image_is_no_division_by_zero(tmp_path: Path, window: str) -> None:
     for value in (0, 7, -7):
         pixels = recipes.image((npy(tmp_path, np.full((3, 3), value, np.int16)),), window).pixels

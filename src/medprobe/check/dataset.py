@@ -12,7 +12,7 @@ from medprobe.check.encoder import Finding
 from medprobe.datasets._layout import checksum, fingerprint, paths_of
 from medprobe.errors import CaseError, MedprobeError
 from medprobe.features.digests import Digests
-from medprobe.imaging import recipes
+from medprobe.imaging import formats, recipes
 from medprobe.run.plan import default_cache
 from medprobe.run.progress import reporting
 from medprobe.run.references import check_on_image, reference
@@ -40,6 +40,7 @@ def check_dataset(dataset: Dataset, root: Path) -> list[Finding]:
         _classes(dataset, cases),
         _files(cases),
         _decoding(dataset, cases),
+        *_geometry(cases),
         _fingerprint(cases),
         Finding("licence", True, dataset.licence),
         Finding("source", True, dataset.source),
@@ -140,19 +141,29 @@ def _files(cases: Sequence[Case]) -> Finding:
 
 
 def _decoding(dataset: Dataset, cases: Sequence[Case]) -> Finding:
-    chosen = [cases[place] for place in np.unique(np.linspace(0, len(cases) - 1, SAMPLED).astype(int))] if cases else []
+    chosen = _sampled(cases)
     faults, shapes = [], set()
     for case in chosen:
         for role, sources in case.images.items():
             try:
-                for source in sources:  # channels may lie on grids of their own
-                    planes = recipes.planes((source,), window=dataset.recipe, size=None, stop=1, crop=dataset.crop, colour=1 if dataset.grey else None)
-                    shapes.add(planes.frame.shape)
+                planes = recipes.planes(sources, window=dataset.recipe, size=None, stop=1, crop=dataset.crop, colour=1 if dataset.grey else None)
+                shapes.add(planes.frame.shape)
                 _check_mask(dataset, case, role, planes.frame.shape)
             except MedprobeError as error:
                 faults.append(str(error))
     sides = " and ".join(f"{height}x{width}" for height, width in (sorted(shapes) if len(shapes) < 3 else (min(shapes), max(shapes))))
     return Finding("images", not faults, f"{len(faults)} of {len(chosen)} tried cannot be read, first: {faults[0]}" if faults else f"{len(chosen)} tried, all readable, {sides} pixels")
+
+
+def _sampled(cases: Sequence[Case]) -> list[Case]:
+    return [cases[place] for place in np.unique(np.linspace(0, len(cases) - 1, SAMPLED).astype(int))] if cases else []
+
+
+def _geometry(cases: Sequence[Case]) -> list[Finding]:
+    """What is read, but lies unevenly or tilted; nothing where all lies as it should."""
+    sources = [source for case in _sampled(cases) for channels in case.images.values() for source in channels]
+    said = [note for source in sources for note in formats.notes(source)]
+    return [Finding("geometry", True, f"warning, in {len(sources)} images tried: {'; '.join(said[:3])}{f'; and {len(said) - 3} more' if len(said) > 3 else ''}")] if said else []
 
 
 def _check_mask(dataset: Dataset, case: Case, role: str, shape: tuple[int, int]) -> None:
@@ -162,7 +173,7 @@ def _check_mask(dataset: Dataset, case: Case, role: str, shape: tuple[int, int])
     sources = case.target[role] if dataset.kind == "registration" else case.target
     check_on_image(dataset, case, sources)
     size = reference(dataset, sources).shape
-    if dataset.aligned and len(case.images[role]) == 1 and size[-2:] != shape:
+    if size[-2:] != shape:
         raise CaseError(f"{case.id}: expected a mask of the size of its image, {shape[0]} x {shape[1]}, found {size[-2]} x {size[-1]}; write the mask on the image's pixels")
 
 

@@ -120,7 +120,7 @@ def _paths(data: Path) -> Mapping[str, Any]:
 
 def paths_of(cases: Iterable[Case]) -> set[Path]:
     """Every file or folder that cases name, images and masks: what `fingerprint` needs digests of."""
-    return {source.path for case in cases for source in (*_sources(case.images), *_sources(case.target))}
+    return {path for case in cases for source in (*_sources(case.images), *_sources(case.target)) for path in source.paths}
 
 
 def _sources(value: Any) -> Iterator[Source]:
@@ -143,7 +143,8 @@ def fingerprint(cases: Iterable[Case], digests: Mapping[Path, str]) -> str:
 def _content(value: Any, digests: Mapping[Path, str]) -> Any:
     """Sources as the digests of their bytes, everything else as it is."""
     if isinstance(value, Source):
-        return [digests.get(value.path), value.member, value.frames]
+        more = [value.rescale, value.grid and digests.get(value.grid)]
+        return [digests.get(value.path), value.member, value.frames, *(more if any(more) else [])]
     if isinstance(value, tuple):
         return [_content(item, digests) for item in value]
     if isinstance(value, Mapping):

@@ -21,10 +21,10 @@ patient-wise folds are drawn from `task.split_seed`, each testing 20 % of the pa
 takes every fifth patient by name, a pipeline of the authors' group files by name in 60/20/20.)
 
 513 studies are negative controls with an empty mask. They stay in: dropping them would need a look into the masks. A study
-whose mask and prediction are both empty has no Dice: it is counted as undefined, not as 0 or 1.
+whose mask and prediction are both empty has no Dice: it is counted as undefined, not as 0 or 1. `dice.present` and `precision.present` are
+over the 501 studies with lesions alone, as recall and HD95 are anyway; the volumes of false positives and negatives over all.
 
-CT is windowed to [-1000, 1000] HU. Uptake wants a window that is the same for all studies (SUV 0 to 15), which image reading
-has no name for yet; until then PET, and CT with PET, count as each file's own range.
+CT is windowed to [-1000, 1000] HU, PET to an uptake of 0 to 15, the same for all studies.
 """
 
 import re
@@ -41,6 +41,7 @@ from medprobe.types import Case, Dataset, Source
 
 FILES = {"ct": ("CTres.nii.gz",), "pet": ("SUV.nii.gz",), "ctpet": ("CTres.nii.gz", "SUV.nii.gz")}
 """What a dataset reads as ordered channels."""
+WINDOWS = {"ct": "ct", "pet": "suv", "ctpet": "ct+suv"}
 MASK = "SEG.nii.gz"
 COLLECTION = "FDG-PET-CT-Lesions"
 
@@ -117,10 +118,9 @@ AUTOPET2 = {
             counts={"cases": 1014},
             folders=(COLLECTION, "autopet2"),
             markers=(COLLECTION,),
-            recipe={"ct": "ct", "pet": "suv"}.get(modality, "full-range"),
+            recipe=WINDOWS[modality],
             grey=True,
-            note="no official split: five patient-wise folds, each 80/20. 513 of the 1,014 studies have no lesion and no Dice unless something is predicted there"
-            + ("" if modality == "ct" else ". Uptake is scaled by each file's own range until image reading has a window for it"),
+            note="no official split: five patient-wise folds, each 80/20. 513 of the 1,014 studies have no lesion and no Dice unless something is predicted there",
         )
     )
     for modality in FILES

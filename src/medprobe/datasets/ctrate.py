@@ -19,9 +19,9 @@ out and counted in the log. The paper's "47k volumes, 20k patients" is all of tr
 
 Intensities. In the fixed release a file's values are Hounsfield units: the table's slope and intercept must not be applied
 again. In the original release HU = stored value x RescaleSlope + RescaleIntercept (-1024 or -8192) of the table, whatever the
-header says, and the spacing is the table's too. The names of the folders tell the releases apart. `cases` gives the fixed one
-and refuses a copy that has the original alone: image reading knows no rescaling by case. `cases_of(root, "original")` gives
-it, each case with the fields `rescale` ("slope intercept") and `spacing`, for a reader of your own.
+header says, and the spacing is the table's too. The names of the folders tell the releases apart, and two datasets ask for one
+each: `ctrate` for the fixed release, refusing a copy that has the original alone, and `ctrate-original` for the original one, whose
+values are rescaled when they are read; its planes lie as they are stored, which need not be as in the fixed release.
 
 Window: [-1000, 1000] HU, that of CT-CLIP; the paper names none. Three volumes of train, `train_1267_a_4`, `train_11755_a_3` and
 `train_11755_a_4`, have no slice spacing in the table, and public code skips them. They are cases here; where they cannot be
@@ -33,6 +33,8 @@ import logging
 import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -67,7 +69,7 @@ def cases(root: Path) -> Iterator[Case]:
     if not all(folder.is_dir() for folder in folders["fixed"]) and any(folder.is_dir() for folder in folders["original"]):
         raise MissingError(
             f"ctrate: expected the fixed release, {' and '.join(map(str, folders['fixed']))}, found the original one, whose stored values are no Hounsfield units "
-            "(they want the slope and intercept of the metadata table, case by case); fetch train_fixed and valid_fixed"
+            "(they want the slope and intercept of the metadata table, case by case); fetch train_fixed and valid_fixed, or ask for ctrate-original"
         )
     yield from cases_of(root, "fixed")
 
@@ -91,7 +93,10 @@ def cases_of(root: Path, release: Release) -> Iterator[Case]:
             if release == "original" and name not in fields:
                 raise MissingError(f"{base / METADATA[part]}: expected a line for each volume of {TABLES[part]}, found none for {name}; the file may be partial, fetch it again")
             if path.is_file():
-                found.append(Case(name.removesuffix(".nii.gz"), patient_of(name), {"image": (Source(path),)}, target, split, fields=fields.get(name, {})))
+                known = fields.get(name, {})
+                slope, intercept = map(float, known["rescale"].split()) if known else (1.0, 0.0)
+                source = Source(path, rescale=(slope, intercept) if known else None)
+                found.append(Case(name.removesuffix(".nii.gz"), patient_of(name), {"image": (source,)}, target, split, fields=known))
             else:
                 missing.append(str(path.relative_to(base)))
     _layout.refuse_missing("ctrate", missing, len(found) + len(missing), base)
@@ -214,4 +219,7 @@ CTRATE = DATASETS.register("ctrate")(
         grey=True,
         note="the fixed release, without the 752 and 37 volumes listed as no chest (47,149 and 3,039 with them); labels are predicted from the reports; validation is drawn from train by patient",
     )
+)
+ORIGINAL = DATASETS.register("ctrate-original")(
+    replace(CTRATE, name="ctrate-original", cases=partial(cases_of, release="original"), note="the original release, rescaled by the metadata table; in all else as ctrate")
 )

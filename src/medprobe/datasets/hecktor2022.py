@@ -9,12 +9,13 @@ On disk, as released after the signed agreement (the root may be `hecktor2022_tr
     hecktor2022_testing/                                   no masks: never read
 
 One module, three datasets: `hecktor2022-ct`, `hecktor2022-pet`, and `hecktor2022-ctpet` with two channels, CT first. A dataset asks
-only for the files it reads. CT and PET lie in one frame but on different grids, and the mask on that of the CT, so the mask's grid
-is the reference: sources are given as released, and what reads PET, or both, has to resample to the reference. (The
-organisers' program resamples both to 2 mm where they overlap.)
+only for the files it reads. CT and PET lie in one frame but on different grids, and the mask on that of the CT, so PET is put
+on the grid of the CT when it is read, linearly; `hecktor2022-pet` needs the CT for its grid alone. (The organisers' program
+resamples both to 2 mm where they overlap.)
 
 A case is a patient, `CHUM-001`: centre and number, with gaps. Masks are found with a hyphen or an underscore, as both are
-printed. Patients without GTVp and without GTVn exist. Classes are scored apart, then averaged; the official score is `dice.aggregated`.
+printed. Patients without GTVp and without GTVn exist. Classes are scored apart, then averaged; the official score is
+`dice.aggregated_mm3`, that of both as one, as the paper seems to have them, `dice.tumour`.
 The edition of 2025, a folder per patient, is another dataset.
 
 There is no official split, and the paper says 80 % / 20 % "official". Folds here: five, the patients of each centre in seeded order dealt
@@ -22,8 +23,7 @@ out one by one, so that every fold tests 20 % of each centre; `--folds 0` is a s
 participating team, and a cut of the sorted names, which would test one centre alone.) The paper counts 882 scans, which
 includes the challenge's test part.
 
-CT is windowed to [-1000, 1000] HU. Maxima of uptake differ between scanners, so it wants a window that is the same for all
-(SUV 0 to 15), which image reading has no name for yet; until then PET, and CT with PET, count as each file's own range.
+CT is windowed to [-1000, 1000] HU, PET to an uptake of 0 to 15: its maxima differ between scanners, so the window is the same for all.
 """
 
 from collections.abc import Collection, Iterator
@@ -36,8 +36,10 @@ from medprobe.datasets import _layout
 from medprobe.registry import DATASETS
 from medprobe.types import Case, Dataset, Source
 
-SUFFIXES = {"ct": ("__CT.nii.gz",), "pet": ("__PT.nii.gz",), "ctpet": ("__CT.nii.gz", "__PT.nii.gz")}
+CT, PET = "__CT.nii.gz", "__PT.nii.gz"
+SUFFIXES = {"ct": (CT,), "pet": (PET,), "ctpet": (CT, PET)}
 """What a dataset reads as ordered channels."""
+WINDOWS = {"ct": "ct", "pet": "suv", "ctpet": "ct+suv"}
 TRAINING = "hecktor2022_training"
 FOLDS = 5
 
@@ -46,15 +48,16 @@ def cases(root: Path, modality: str) -> Iterator[Case]:
     """One case per patient, by name; all files are looked up before the first is given."""
     base = root / TRAINING if (root / TRAINING).is_dir() else root
     _layout.refuse_absent(HECKTOR2022[modality], [base / "imagesTr", base / "labelsTr"])
-    images = {suffix: by_patient(base / "imagesTr", suffix) for suffix in SUFFIXES["ctpet"]}
+    images = {suffix: by_patient(base / "imagesTr", suffix) for suffix in (CT, PET)}
     masks = by_patient(base / "labelsTr", ".nii.gz")
     patients = sorted(set(masks).union(*images.values()))
-    wanted = [(f"imagesTr/{{}}{suffix}", images[suffix]) for suffix in SUFFIXES[modality]] + [("labelsTr/{}.nii.gz", masks)]
+    files = (CT,) if modality == "ct" else (CT, PET)
+    wanted = [(f"imagesTr/{{}}{suffix}", images[suffix]) for suffix in files] + [("labelsTr/{}.nii.gz", masks)]
     missing = [name.format(patient) for patient in patients for name, files in wanted if patient not in files]
     _layout.refuse_missing(f"hecktor2022-{modality}", missing, len(wanted) * len(patients), base)
     folds = folds_of(patients)
     for patient in patients:
-        channels = tuple(Source(images[suffix][patient]) for suffix in SUFFIXES[modality])
+        channels = tuple(Source(images[suffix][patient], grid=images[CT][patient] if suffix == PET else None) for suffix in SUFFIXES[modality])
         yield Case(patient, patient, {"image": channels}, (Source(masks[patient]),), fold=folds[patient])
 
 
@@ -76,8 +79,7 @@ def folds_of(patients: Collection[str]) -> dict[str, int]:
 def twin(root: Path, rng: np.random.Generator) -> None:
     """Ten patients of two centres; two patients without GTVp, one without GTVn; one mask named with an underscore.
 
-    PET has larger voxels and fewer slices than CT, and its maximum is ten times as high at one centre. Planes of both have
-    10 x 10 voxels, so that the check of a dataset, which looks at one plane of the stacked channels, can read them.
+    PET has larger voxels and fewer slices than CT, and its maximum is ten times as high at one centre.
     """
     from medprobe.imaging import nifti
 
@@ -123,11 +125,11 @@ HECKTOR2022 = {
             checksums={"fold0": "2dc325624f882445", "fold1": "7a6fb66ee02fcc6a", "fold2": "140c22a29731adaa", "fold3": "770f33825f78004a", "fold4": "a695e499fe8d00ad"},
             folders=("hecktor2022", "HECKTOR2022"),
             markers=(TRAINING, "hecktor2022_clinical_info_training.csv"),
-            aligned=False,
-            recipe={"ct": "ct", "pet": "suv"}.get(modality, "full-range"),
+            recipe=WINDOWS[modality],
+            regions={"tumour": ("GTVp", "GTVn")},
             grey=True,
             note="no official split: five folds, each 80/20 of every centre; the 524 labelled patients of the 882 scans the paper counts"
-            + ("" if modality == "ct" else ". PET is not on the grid of the masks: it has to be resampled before it is used, and counts as each file's own range until image reading has a window for uptake"),
+            + ("" if modality == "ct" else ". PET is resampled to the grid of CT and mask when it is read"),
         )
     )
     for modality in SUFFIXES

@@ -54,7 +54,7 @@ class Task(NamedTuple):
         return f"msd-{self.folder.partition('_')[2].lower().removesuffix('tumour')}"
 
 
-ORGAN = "dice of the paper may be of the organ alone: per_class has both"
+ORGAN = "dice of the paper may be of the organ alone, dice.organ"
 TASKS = (
     Task("Task01_BrainTumour", "BRATS_001", ("FLAIR", "T1w", "t1gd", "T2w"), ("edema", "non-enhancing tumor", "enhancing tumour"), 484,
          "d85b731d8fc7ce53 3c82a2ff73298a2d be57549870557d2d 65694fc9bcf03bdc 9f6a4cd765abd1a2",
@@ -174,6 +174,10 @@ def _numbered(first: str, more: int) -> str:
     return f"{stem}_{int(number) + more:0{len(number)}d}"
 
 
+ORGANS = ("msd-liver", "msd-pancreas", "msd-hepaticvessel")
+"""Whose second class is a tumour in the first."""
+
+
 def _window(task: Task) -> str:
     if task.modality != ("CT",):
         return "percentile"
@@ -197,6 +201,7 @@ MSD: dict[str, Dataset] = {
             checksums={f"fold{fold}": known for fold, known in enumerate(task.checksums.split())},
             folders=(task.folder, f"msd/{task.folder}", f"MSD/{task.folder}"),
             recipe=_window(task),
+            regions={"organ": task.labels[:1]} if task.name in ORGANS else {},
             note=task.note,
         )
     )

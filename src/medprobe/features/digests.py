@@ -13,6 +13,7 @@ from pathlib import Path
 
 from medprobe.errors import CaseError
 from medprobe.files import digest_of, write_atomically
+from medprobe.imaging.formats import files_of
 from medprobe.types import Source
 
 Progress = Callable[[int, int, str], None]
@@ -31,18 +32,15 @@ class Digests:
         self.folder = cache / "digests" if cache is not None else None
 
     def of(self, paths: Iterable[Path], progress: Progress = lambda done, total, what: None) -> dict[Path, str]:
-        """path → sha256 hex. A folder's digest is that of its files' names and digests. Unreadable files are left out."""
-        wanted = sorted(set(paths))
-        files: dict[Path, list[Path]] = {
-            path: sorted(child for child in path.iterdir() if child.is_file()) if path.is_dir() else [path]
-            for path in wanted
-        }
+        """path → sha256 hex; of a folder, and of a header with its data beside it, that of the names and digests of its files.
+        Unreadable files are left out."""
+        files = {path: _files(path) for path in sorted(set(paths))}
         known = self._of_files(sorted({file for group in files.values() for file in group}), progress)
         found: dict[Path, str] = {}
         for path, group in files.items():
-            if path.is_dir():
+            if path.is_dir() or len(group) > 1:
                 found[path] = digest_of([[file.name, known.get(file)] for file in group])
-            elif path in known:
+            elif group and path in known:
                 found[path] = known[path]
         return found
 
@@ -86,6 +84,13 @@ class Digests:
             write_atomically(path, json.dumps({"checksum": digest_of(memory), "files": memory}))
 
 
+def _files(path: Path) -> tuple[Path, ...]:
+    try:
+        return files_of(path)
+    except (CaseError, OSError):
+        return ()
+
+
 def _measure(file: Path) -> list | None:
     """[size, time of change in ns, sha256], or None when the file cannot be read."""
     try:
@@ -104,10 +109,14 @@ def _fresh(entry: list | None, file: Path) -> bool:
 
 
 def source_key(sources: tuple[Source, ...], digests: dict[Path, str]) -> str:
-    """Content key of channels that are decoded together: their bytes and which part of them; never their names."""
+    """Content key of channels that are decoded together: their bytes, which part of them, and what each has of its own
+    (rescaling, grid, window, axis); never their names."""
     facts = []
     for source in sources:
-        if source.path not in digests:
-            raise CaseError(f"{source.path}: cannot be read; check that the file exists and its permissions")
-        facts.append([digests[source.path], source.member, list(source.frames) if source.frames is not None else None])
+        for path in source.paths:
+            if path not in digests:
+                raise CaseError(f"{path}: cannot be read; check that the file exists and its permissions")
+        more = {"rescale": source.rescale, "grid": source.grid and digests[source.grid], "window": source.window, "axis": source.axis if source.axis != "axial" else None}
+        given = {name: value for name, value in more.items() if value is not None}
+        facts.append([digests[source.path], source.member, list(source.frames) if source.frames is not None else None, *([given] if given else [])])
     return digest_of(facts)[:32]

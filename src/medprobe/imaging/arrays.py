@@ -18,6 +18,7 @@ import numpy as np
 
 from medprobe.errors import CaseError
 from medprobe.files import write_atomically
+from medprobe.imaging.canonical import Grid
 from medprobe.imaging.raw import Raw, check_finite, check_size, chosen, range_of, stamp, typed_range
 from medprobe.types import Source
 
@@ -134,6 +135,16 @@ def geometry(array: Any) -> tuple[tuple[float, float, float] | None, np.ndarray 
     sizes = [float(size) for size in spacing] if spacing.shape == (3,) and spacing.dtype.kind in "iuf" else []
     positive = len(sizes) == 3 and all(np.isfinite(size) and size > 0 for size in sizes)
     return (sizes[0], sizes[1], sizes[2]) if positive else None, affine if affine.shape == (4, 4) and np.isfinite(affine).all() else None
+
+
+def grid_beside(source: Source) -> Grid | None:
+    """The last three axes of an HDF5 array with the geometry that lies beside it; None without any."""
+    if source.path.suffix.lower() not in HDF5:
+        return None
+    with opened(source) as array:
+        spacing, affine = geometry(array)
+        z, y, x = (1, 1, 1, *array.shape)[-3:]
+    return None if spacing is None and affine is None else Grid((z, y, x), spacing, affine, turned=False)
 
 
 def save(path: Path, name: str, array: np.ndarray, spacing: tuple[float, float, float] | None = None, affine: np.ndarray | None = None) -> None:

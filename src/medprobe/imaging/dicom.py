@@ -30,16 +30,26 @@ def _pydicom() -> Any:
     return pydicom
 
 
+def header_of(path: Path, tags: Sequence[str]) -> Any:
+    """Some tags of a file, without its pixels."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = _pydicom().dcmread(path, stop_before_pixels=True, specific_tags=list(tags))
+        list(dataset.iterall())  # values are parsed, and what is odd about them warned of, when they are first looked at
+    return dataset
+
+
+def is_grey(dataset: Any) -> bool:
+    return int(dataset.get("SamplesPerPixel") or 1) == 1 and dataset.get("PhotometricInterpretation") != "PALETTE COLOR"
+
+
 @lru_cache(maxsize=4096)
 def _header(path: Path, changed: int) -> tuple[int, int]:
     """(frames, channels)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        dataset = _pydicom().dcmread(path, stop_before_pixels=True, specific_tags=["NumberOfFrames", "Rows", "SamplesPerPixel", "PhotometricInterpretation"])
+    dataset = header_of(path, ("NumberOfFrames", "Rows", "SamplesPerPixel", "PhotometricInterpretation"))
     if "Rows" not in dataset:
         raise CaseError(f"{path}: expected a DICOM image, found no rows in its header; check the file")
-    grey = int(dataset.get("SamplesPerPixel", 1)) == 1 and dataset.get("PhotometricInterpretation") != "PALETTE COLOR"
-    return int(dataset.get("NumberOfFrames") or 1), 1 if grey else 3
+    return int(dataset.get("NumberOfFrames") or 1), 1 if is_grey(dataset) else 3
 
 
 def count(source: Source) -> int:
@@ -66,7 +76,7 @@ def read(source: Source, start: int, stop: int | None) -> Raw:
         if colour:
             bits = 8 * stored.itemsize if dataset.SamplesPerPixel == 1 else int(dataset.BitsStored)
             return Raw(np.moveaxis(stored, -1, 0), (0.0, float(2**bits - 1)), spacing=_spacing(dataset))
-        values, limits = _measured(dataset, stored)
+        values, limits = _values(dataset, stored), limits_of(dataset)
     return Raw(values[None], limits, dataset.get("PhotometricInterpretation") == "MONOCHROME1", _spacing(dataset))
 
 
@@ -101,25 +111,36 @@ def _through_simpleitk(path: Path, frames: int) -> np.ndarray:
     return array.reshape(frames, int(dataset.Rows), int(dataset.Columns), *((3,) if dataset.SamplesPerPixel == 3 else ()))
 
 
-def _measured(dataset: Any, stored: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
-    """Values after the modality transform, and which of them are black and white."""
+def _values(dataset: Any, stored: np.ndarray) -> np.ndarray:
+    """After the modality transform, and after a VOI table or a sigmoid window."""
     pixels = _pydicom().pixels
     values = stored
     if dataset.get("ModalityLUTSequence") or _rescale(dataset) != (1.0, 0.0):
         values = pixels.apply_modality_lut(stored, dataset).astype(np.float32)
     if dataset.get("VOILUTSequence"):
-        bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
-        return pixels.apply_voi_lut(values.astype(np.int32), dataset, prefer_lut=True), (0.0, float(2**bits - 1))
-    window = dataset.get("WindowCenter"), dataset.get("WindowWidth")
-    if any(value is None for value in window):
-        return values, _bit_range(dataset)
-    center, width = (float(np.atleast_1d(value)[0]) for value in window)
-    function = str(dataset.get("VOILUTFunction") or "LINEAR")
-    if function == "SIGMOID":
-        return pixels.apply_voi_lut(values, dataset, prefer_lut=False).astype(np.float32), _bit_range(dataset)
+        return np.asarray(pixels.apply_voi_lut(values.astype(np.int32), dataset, prefer_lut=True))
+    if _window(dataset) is not None and dataset.get("VOILUTFunction") == "SIGMOID":
+        return np.asarray(pixels.apply_voi_lut(values, dataset, prefer_lut=False).astype(np.float32))
+    return values
+
+
+def limits_of(dataset: Any) -> tuple[float, float]:
+    """Which of the values of a grey image are black and white, by its header."""
+    if dataset.get("VOILUTSequence"):
+        return 0.0, float(2 ** int(dataset.VOILUTSequence[0].LUTDescriptor[2]) - 1)
+    window, function = _window(dataset), str(dataset.get("VOILUTFunction") or "LINEAR")
+    if window is None or function == "SIGMOID":
+        return _bit_range(dataset)
+    center, width = window
     if function == "LINEAR":  # part 3, C.11.2.1.2: half a step to the left and a step narrower than LINEAR_EXACT
         center, width = center - 0.5, width - 1
-    return values, (center - width / 2, center + width / 2) if width > 0 else _bit_range(dataset)
+    return (center - width / 2, center + width / 2) if width > 0 else _bit_range(dataset)
+
+
+def _window(dataset: Any) -> tuple[float, float] | None:
+    """Center and width of the first display window."""
+    center, width = dataset.get("WindowCenter"), dataset.get("WindowWidth")
+    return None if center is None or width is None else (float(np.atleast_1d(center)[0]), float(np.atleast_1d(width)[0]))
 
 
 def _rescale(dataset: Any) -> tuple[float, float]:

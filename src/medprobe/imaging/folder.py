@@ -1,7 +1,7 @@
 """A folder of pictures as the frames of one source: all of one size, number type and range.
 
-Frames come in natural order (2 before 10), without the leavings of other programs. DICOM files are refused here, because
-the order of their names is not the order of their planes.
+Frames come in natural order (2 before 10), without the leavings of other programs. DICOM files among them are refused; a
+folder of nothing else is a series (series.py).
 """
 
 import re
@@ -90,7 +90,7 @@ def _frames(folder: Path, changed: int) -> tuple[Path, ...]:
         raise CaseError(f"{folder}: expected a folder of image files, found none in it; check the path")
     series = [path.name for path in files if path.suffix.lower() in DICOM]
     if series:
-        raise CaseError(f"{folder}: expected pictures as frames, found DICOM files such as {series[0]}, whose names give no order; name the files one by one")
+        raise CaseError(f"{folder}: expected pictures as frames, found DICOM files among them such as {series[0]}; put either into a folder of its own")
     return files
 
 

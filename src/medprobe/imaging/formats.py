@@ -5,31 +5,41 @@
     .dcm .dicom, no suffix       after the modality transform; frames are planes                     (dicom.py, extra dicom)
     .mp4 .avi .mov .mkv .webm    RGB frames by decoded index                                         (video.py, extra video)
     .nii .nii.gz                 canonical axes, axial slices are planes                             (nifti.py)
+    .mhd .mha .nrrd .nhdr        the same                                                            (simpleitk.py, extra volumes)
     .npy .npz:/name .h5:/name    (H, W), (D, H, W), (C, D, H, W); uint8 with a last axis of 3 is RGB (arrays.py)
     a folder                     its pictures in natural order are planes                            (folder.py)
+    a folder of DICOM files      a series: the order of its planes is that of their places           (series.py, extra dicom)
 
-Each of these modules has three functions: `count` and `channels` from headers, and `read`.
+Each of these modules has three functions: `count` and `channels` from headers, and `read`; those of volumes also `grid`.
 """
 
 import importlib
 import re
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, cast
 
-from medprobe.errors import CaseError
+import numpy as np
+
+from medprobe.errors import CaseError, MedprobeError
+from medprobe.imaging import arrays, series, simpleitk
+from medprobe.imaging.canonical import Grid
 from medprobe.imaging.folder import pictures_in
-from medprobe.imaging.raw import Raw, check_finite, said_plainly
+from medprobe.imaging.raw import Raw, check_finite, chosen, said_plainly, stamp
+from medprobe.imaging.resample import PLACES, on_grid, rescaled, turned
 from medprobe.types import Source
 
-__all__ = ["Raw", "count_planes", "identify", "is_grey", "pictures_in", "read"]
+__all__ = ["Grid", "Raw", "count_planes", "files_of", "grid", "identify", "is_grey", "notes", "pictures_in", "read"]
 
 SUFFIXES = {
     "pictures": (".png", ".jpg", ".jpeg", ".bmp", ".webp"), "tiff": (".tif", ".tiff"), "dicom": (".dcm", ".dicom"),
-    "video": (".mp4", ".avi", ".mov", ".mkv", ".webm"), "nifti": (".nii", ".nii.gz"),
+    "video": (".mp4", ".avi", ".mov", ".mkv", ".webm"), "nifti": (".nii", ".nii.gz"), "simpleitk": (".mhd", ".mha", ".nrrd", ".nhdr"),
     "arrays": (".npy", ".npz", ".h5", ".hdf5", ".hdf"),
 }  # fmt: skip
 """Module of this package → the suffixes it reads."""
+VOLUMES = ("nifti", "simpleitk", "series")
+"""Formats that always say where their voxels lie."""
 
 
 class Reader(Protocol):
@@ -55,7 +65,7 @@ def identify(path: Path) -> str:
         if name.endswith(suffixes):
             return kind
     if path.is_dir():
-        return "folder"
+        return "series" if series.is_series(path, stamp(path)) else "folder"
     if "." not in name or re.fullmatch(r"[\d.]+", name):  # DICOM files are often named by their instance alone
         return "dicom"
     known = " ".join(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
@@ -63,16 +73,57 @@ def identify(path: Path) -> str:
 
 
 def read(source: Source, start: int = 0, stop: int | None = None) -> Raw:
-    """Planes start…stop of a source (after its `frames`), C x D x H x W in the file's number type and byte order of this machine.
+    """Planes start…stop of a source (after its `frames`), C x D x H x W in the file's number type and byte order of this machine,
+    or in that of `Source.rescale` or `Source.grid`.
 
     CaseError, naming the file, for anything that cannot be used; a range without planes is one.
     """
     with said_plainly(source.path):
-        raw = _reader(source.path).read(source, start, stop)
+        raw = _part(source, start, stop)
         if not raw.pixels.shape[1]:
             raise CaseError(f"{source.path}: expected planes {start} to {'the last' if stop is None else stop}, found none; the file may be partial")
         check_finite(raw.pixels, source.path)
         return replace(raw, pixels=raw.pixels.astype(raw.pixels.dtype.newbyteorder("="), copy=False))
+
+
+def changed(source: Source) -> tuple[int, ...]:
+    """The modification times of all its files: what was kept for a source is not used for other bytes of the same names."""
+    found = []
+    for path in source.paths:
+        with said_plainly(path):
+            found.append(stamp(path))
+    return tuple(found)
+
+
+def _part(source: Source, start: int, stop: int | None) -> Raw:
+    if source.grid is not None or source.axis != "axial":
+        raw = _whole(replace(source, frames=None, window=None), changed(source))
+        places = chosen(source, raw.pixels.shape[1], start, stop)
+        return replace(raw, pixels=raw.pixels[:, places.start : places.stop] if isinstance(places, range) else raw.pixels[:, list(places)])
+    raw = _reader(source.path).read(source, start, stop)
+    return raw if source.rescale is None else rescaled(raw, *source.rescale)
+
+
+@lru_cache(maxsize=2)
+def _whole(source: Source, changed: tuple[int, ...]) -> Raw:
+    """A volume on its grid and turned: neither can be done plane by plane, so the last two are kept, as CT and PET are read in turns."""
+    raw = read(replace(source, grid=None, axis="axial"))
+    if source.grid is not None:
+        raw = on_grid(raw, *_geometry(Source(source.grid), changed[1]), source.path, source.grid)
+    return turned(raw, source.axis)
+
+
+@lru_cache(maxsize=4096)
+def _geometry(source: Source, changed: int) -> tuple[tuple[int, int, int], np.ndarray | None]:
+    """Shape (z, y, x) and affine of a file as its reader gives it; from the header, where the reader knows how."""
+    with said_plainly(source.path):
+        reader = _reader(source.path)
+        if hasattr(reader, "grid"):
+            found = reader.grid(source)
+            return found.shape, found.affine
+        raw = reader.read(source, 0, None)
+        depth, height, width = raw.pixels.shape[1:]
+        return (depth, height, width), raw.affine
 
 
 def count_planes(source: Source) -> int:
@@ -80,6 +131,9 @@ def count_planes(source: Source) -> int:
     if source.frames is not None:
         return len(source.frames)
     with said_plainly(source.path):
+        if source.grid is not None or source.axis != "axial":
+            laid = Source(source.grid) if source.grid is not None else Source(source.path, source.member)
+            return _geometry(laid, *changed(laid))[0][PLACES[source.axis][0]]
         return _reader(source.path).count(source)
 
 
@@ -90,6 +144,33 @@ def is_grey(source: Source) -> bool:
             return _reader(source.path).channels(source) == 1
     except CaseError:
         return True
+
+
+def grid(source: Source) -> Grid | None:
+    """Where the voxels of a file lie on canonical axes, by its header; None where it does not say."""
+    kind = identify(source.path)
+    with said_plainly(source.path):
+        if kind in VOLUMES:
+            return cast(Grid, _reader(source.path).grid(source))  # type: ignore[attr-defined]
+        return arrays.grid_beside(source) if kind == "arrays" else None
+
+
+def notes(source: Source) -> tuple[str, ...]:
+    """What a user should hear of a source that can be read, a sentence for each; of one that cannot, decoding says it."""
+    try:
+        if identify(source.path) != "series":
+            return ()
+        with said_plainly(source.path):
+            return series.notes(source)
+    except MedprobeError:
+        return ()
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """All files whose bytes a path stands for, in a fixed order."""
+    if path.is_dir():
+        return tuple(sorted(child for child in path.iterdir() if child.is_file()))
+    return simpleitk.files_of(path) if path.name.lower().endswith(SUFFIXES["simpleitk"]) else (path,)
 
 
 def _reader(path: Path) -> Reader:

@@ -4,12 +4,13 @@
     .tif .tiff          pages are planes; palettes as indices
     a folder            its pictures in natural order are planes
     .nii .nii.gz        turned to canonical axes as an image is, so that both lie on each other
+    .mhd .mha .nrrd     the same (extra volumes)
     .h5 .npz .npy       (H, W), (D, H, W); `labels` where no array is named and there is one of that name
 
 Whole numbers that a file keeps as floats, or scales to within 0.001 of whole ones, are taken; fractions come from smooth
 resampling and are refused, and so are values that nobody named: a mask that is not understood must not be scored.
 
-A source's `member` names an array, or the entry of a fourth axis (NIfTI). Of a picture or TIFF it says what its numbers stand
+A source's `member` names an array, or the entry of a fourth axis (NIfTI, NRRD). Of a picture or TIFF it says what its numbers stand
 for, `0=0,6=4` (others are refused) or `0=0,*=4`; several such sources are one mask, the last on top. `absent`: a mask of nothing.
 """
 
@@ -23,7 +24,7 @@ import numpy as np
 
 from medprobe.errors import CaseError, RequestError
 from medprobe.files import write_atomically
-from medprobe.imaging import arrays, nifti, pictures, tiff
+from medprobe.imaging import arrays, nifti, pictures, simpleitk, tiff
 from medprobe.imaging.formats import identify, pictures_in
 from medprobe.imaging.raw import check_finite, check_size, chosen, said_plainly
 from medprobe.types import Source
@@ -76,7 +77,7 @@ def read_labels(
     of instances stay as they are, unsigned, up to 2^64-1, and `ignore` is left to the metric.
 
     `multilabel`: one source per class, or a single one whose first axis (NIfTI: the last) is the class. `as_stored`: a
-    NIfTI file's voxels in the order of the file, for scoring against a reference that has no affine.
+    volume's voxels in the order of the file, for scoring against a reference that has no affine.
     """
     if not sources or (len(sources) > 1 and not multilabel and not all(map(_meanings, sources))):
         raise CaseError(f"{sources[0].path if sources else 'a mask'}: expected one mask, found {len(sources)}; write all classes into one file, or set multilabel = true")
@@ -178,8 +179,8 @@ def _stored(source: Source, as_stored: bool, further_axes: bool) -> LabelMap:
     path, kind = source.path, identify(source.path)
     if source.member == ABSENT and kind in ("pictures", "tiff"):
         return LabelMap(np.zeros(_plane(path), np.uint8))
-    if kind == "nifti":
-        array, spacing, affine, _ = nifti.volume(path, as_stored=as_stored, further_axes=further_axes, member=source.member)
+    if kind in ("nifti", "simpleitk"):
+        array, spacing, affine, _ = (nifti if kind == "nifti" else simpleitk).volume(path, as_stored=as_stored, further_axes=further_axes, member=source.member)
         return LabelMap(np.moveaxis(array.reshape(*array.shape[:3], -1), -1, 0) if further_axes else array, spacing, affine)
     if kind == "arrays":
         with arrays.opened(arrays.named(source, MEMBER)) as array:
@@ -199,7 +200,7 @@ def _stored(source: Source, as_stored: bool, further_axes: bool) -> LabelMap:
         return LabelMap(_one_channel(~raw.pixels if raw.inverted else raw.pixels, path))
     if path.name.lower().endswith(LOSSLESS):
         return LabelMap(_picture(path))
-    raise CaseError(f"{path}: expected a mask as .png, .tif, .nii.gz, .h5 or .npz, found {path.suffix or kind}, which can change or hide its values; save the class indices as one of these")
+    raise CaseError(f"{path}: expected a mask as .png, .tif, .nii.gz, .nrrd, .mha, .h5 or .npz, found {path.suffix or kind}, which can change or hide its values; save the class indices as one of these")
 
 
 def _plane(path: Path) -> tuple[int, int]:
@@ -235,12 +236,12 @@ def _one_channel(array: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _on_axes(array: np.ndarray, dims: int, path: Path) -> np.ndarray:
-    """Axes of length 1 added or left out in front."""
+    """Axes of length 1 added or left out in front; memory that can be written to."""
     shape = (1,) * (dims - array.ndim) + array.shape
     lead, shape = shape[: len(shape) - dims], shape[len(shape) - dims :]
     if not array.size or any(size != 1 for size in lead):
         raise CaseError(f"{path}: expected a mask of {dims} axes, found shape {array.shape}; " + ("write one plane into a file, or set dims = 3" if dims == 2 else "write one volume into a file"))
-    return np.ascontiguousarray(array.reshape(shape))
+    return np.require(array.reshape(shape), requirements=("C", "W"))
 
 
 def _smallest(labels: np.ndarray, path: Path) -> np.ndarray:

@@ -1,47 +1,38 @@
-"""NIfTI through nibabel: axes turned to the nearest of right, anterior, superior; axial slices are planes.
+"""NIfTI through nibabel: axes turned to the nearest of right, anterior, superior; axial slices are planes (canonical.py).
 
-`array[z, y, x]`, z up, y to the front, x to the patient's right, as the affine says; header scaling applied, integers that
-have none stay integers. Images, masks and fields come through `volume`, so that what lies together in files lies together here.
+Header scaling is applied, integers that have none stay integers. Images, masks and fields come through `volume`.
 Of a fourth axis (channels of one scan) a source's `member` names the entry, counted from 0.
 """
 
 import importlib
+import io
+import math
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from medprobe.errors import CaseError
 from medprobe.files import write_atomically
-from medprobe.imaging.raw import Raw, chosen, range_of, stamp
+from medprobe.imaging.canonical import Grid, Volume, entries, entry, grid_of, planes_of, raws_of, volume_of
+from medprobe.imaging.raw import Raw, stamp
 from medprobe.types import Source
 
 SUFFIXES = (".nii", ".nii.gz")
 SCANNER, ALIGNED = 1, 2
 LONGEST = 32767
 """Voxels along an axis: the header counts in 16 bit."""
-
-
-class Volume(NamedTuple):
-    """`array` (z, y, x, ...) in the file's numbers, `spacing` (z, y, x) in mm, `affine` from (x, y, z) indices to world.
-
-    `turned[a]` is the axis (0 is x) that the a-th stored axis became, and -1 where it was turned round.
-    """
-
-    array: np.ndarray
-    spacing: tuple[float, float, float]
-    affine: np.ndarray
-    turned: np.ndarray
+GZIP = 31
+"""Window bits of zlib that ask for a gzip stream and its checksum."""
+DENSEST = 1032
+"""Bytes that one byte of a deflated stream can stand for."""
 
 
 def count(source: Source) -> int:
-    import nibabel
-
-    volume: Any = nibabel.load(source.path)
-    up = _orientation(volume.affine, source.path)[:, 0].tolist()
-    _entry(_entries(volume.shape, source.path), source.member, source.path)
-    return int((*volume.shape, 1, 1)[up.index(2)])
+    file = _header(source.path)
+    entry(entries(file.shape, source.path), source.member, source.path)
+    return grid(source).shape[0]
 
 
 def channels(source: Source) -> int:
@@ -49,38 +40,42 @@ def channels(source: Source) -> int:
 
 
 def read(source: Source, start: int, stop: int | None) -> Raw:
-    raws = _volumes(source.path, stamp(source.path))
-    raw = raws[_entry(len(raws), source.member, source.path)]
-    places = chosen(source, raw.pixels.shape[1], start, stop)
-    pixels = raw.pixels[:, places.start : places.stop] if isinstance(places, range) else raw.pixels[:, list(places)]
-    return Raw(pixels, raw.full_range, spacing=raw.spacing, affine=raw.affine)
+    return planes_of(_volumes(source.path, stamp(source.path)), source, start, stop)
 
 
-@lru_cache(maxsize=1)
+def grid(source: Source) -> Grid:
+    """Where the voxels lie, without reading them."""
+    file = _header(source.path)
+    return grid_of(file.shape, _millimetres(file) @ file.affine, source.path)
+
+
+@lru_cache(maxsize=2)
 def _volumes(path: Path, changed: int) -> tuple[Raw, ...]:
-    """The whole file, a volume for each entry of the fourth axis: compressed files cannot be read in pieces, so the last one is kept."""
-    array, spacing, affine, _ = volume(path, further_axes=True)
-    entries = np.moveaxis(array.reshape(*array.shape[:3], _entries(array.shape, path)), -1, 0)
-    return tuple(Raw(entry[None], range_of(entry), spacing=spacing, affine=affine) for entry in entries)
+    """The whole file: compressed files cannot be read in pieces, so the last two are kept, as CT and PET are read in turns."""
+    return raws_of(volume(path, further_axes=True), path)
 
 
 def volume(path: Path, *, as_stored: bool = False, further_axes: bool = False, member: str | None = None) -> Volume:
-    """The whole file. `as_stored`: voxels in the order of the file, for use beside arrays that have no affine.
+    """The whole file, which may be memory that cannot be written to; the options are those of `canonical.volume_of`."""
+    _check_alone(path)
+    file = _opened(path)
+    return volume_of(_voxels(file), _millimetres(file) @ file.affine, path, as_stored=as_stored, further_axes=further_axes, member=member)
 
-    `further_axes`: whatever follows z is kept; else `member` must name the entry of a fourth axis that has several.
-    """
+
+def _header(path: Path) -> Any:
     import nibabel
 
-    file = _opened(path)
-    shape = (*file.shape, 1, 1, 1)[: max(3, len(file.shape))]
-    entry = None if further_axes else _entry(_entries(shape, path), member, path)
-    turned = np.array([[0, 1], [1, 1], [2, 1]]) if as_stored else _orientation(file.affine, path)
-    stored = np.asanyarray(file.dataobj).reshape(shape)
-    stored = stored if entry is None else stored.reshape((*shape, 1)[:4])[..., entry]
-    array = nibabel.orientations.apply_orientation(stored, turned)
-    affine = _millimetres(file) @ file.affine @ nibabel.orientations.inv_ornt_aff(turned, shape[:3])
-    x, y, z = (float(size) for size in nibabel.affines.voxel_sizes(affine))
-    return Volume(array.transpose(2, 1, 0, *range(3, array.ndim)), (z, y, x), affine, turned.astype(int))
+    _check_alone(path)
+    return nibabel.load(path)
+
+
+def _check_alone(path: Path) -> None:
+    """CaseError for a .nii beside a .nii.gz of its name: programs differ in which of the two they read."""
+    name = path.name
+    twin = path.with_name(name[:-3] if name.lower().endswith(".gz") else f"{name}.gz")
+    if twin.exists():
+        plain, packed = sorted((name, twin.name), key=len)
+        raise CaseError(f"{path}: expected one file of this name, found {plain} beside {packed}, of which programs read one or the other; remove {plain}, or rename it if it is another volume")
 
 
 def _opened(path: Path) -> Any:
@@ -89,17 +84,45 @@ def _opened(path: Path) -> Any:
 
     if not path.name.lower().endswith(".gz"):
         return nibabel.load(path)
-    data = _gzip().decompress(path.read_bytes())
+    packed = path.read_bytes()
+    file = _parsed(_first_part(packed))
+    proxy = file.dataobj
+    whole = int(proxy.offset) + math.prod(proxy.shape) * proxy.dtype.itemsize
+    return file if len(proxy.file_like.getvalue()) >= whole else _parsed(_fast("gzip").decompress(packed))
+
+
+def _parsed(data: bytes) -> Any:
+    import nibabel
+
     kind = nibabel.Nifti2Image if int.from_bytes(data[:4], "little") == 540 or int.from_bytes(data[:4], "big") == 540 else nibabel.Nifti1Image
     return kind.from_bytes(data)
 
 
-def _gzip() -> Any:
-    """The fast gzip of isal where it is installed, else Python's own."""
+def _first_part(packed: bytes) -> bytes:
+    """What is unpacked in one go, into as many bytes as the last four say; nearly all files are a single part."""
+    size = int.from_bytes(packed[-4:], "little")
+    if 0 < size <= DENSEST * len(packed):
+        data: bytes = _fast("zlib").decompress(packed, GZIP, size)
+        if len(data) == size:
+            return data
+    whole: bytes = _fast("gzip").decompress(packed)
+    return whole
+
+
+def _fast(name: str) -> Any:
+    """zlib or gzip of isal where it is installed, else Python's own."""
     try:
-        return importlib.import_module("isal.igzip")
+        return importlib.import_module({"zlib": "isal.isal_zlib", "gzip": "isal.igzip"}[name])
     except ImportError:
-        return importlib.import_module("gzip")
+        return importlib.import_module(name)
+
+
+def _voxels(file: Any) -> np.ndarray:
+    """(x, y, z, ...) with header scaling; without it the bytes that were read, uncopied."""
+    proxy = file.dataobj
+    if not isinstance(proxy.file_like, io.BytesIO) or (proxy.slope, proxy.inter) != (1, 0):
+        return np.asanyarray(proxy)
+    return np.ndarray(proxy.shape, proxy.dtype, proxy.file_like.getvalue(), int(proxy.offset), order="F")
 
 
 def _millimetres(file: Any) -> np.ndarray:
@@ -125,28 +148,4 @@ def save(path: Path, array: np.ndarray, affine: np.ndarray | None, spacing: tupl
     image.set_sform(placed, code)
     image.set_qform(placed, code, strip_shears=True)
     data = image.to_bytes()
-    write_atomically(path, _gzip().compress(data, 2, mtime=0) if path.name.lower().endswith(".gz") else data)
-
-
-def _orientation(affine: np.ndarray, path: Path) -> np.ndarray:
-    import nibabel
-
-    turned = nibabel.orientations.io_orientation(affine)
-    if np.isnan(turned).any():
-        raise CaseError(f"{path}: expected an affine that gives every axis a direction, found {np.round(affine[:3, :3], 6).tolist()}; correct the header")
-    return turned
-
-
-def _entries(shape: tuple[int, ...], path: Path) -> int:
-    """Of the fourth axis, 1 where there is none."""
-    if any(size != 1 for size in shape[4:]):
-        raise CaseError(f"{path}: expected a volume of three axes, or channels as a fourth, found shape {shape}; split its frames into files")
-    return shape[3] if len(shape) > 3 else 1
-
-
-def _entry(total: int, member: str | None, path: Path) -> int:
-    """Place on the fourth axis that `member` names; an axis of one entry needs no name."""
-    named = (member or "").strip("/") or ("0" if total == 1 else "")
-    if not named.isdecimal() or int(named) >= total:
-        raise CaseError(f"{path}: expected a volume of three axes, or the name of one of {total} on the fourth, {', '.join(map(str, range(min(total, 4))))}{', …' if total > 4 else ''}, found {member or 'none'}; name one, or split them into files")
-    return int(named)
+    write_atomically(path, _fast("gzip").compress(data, 2, mtime=0) if path.name.lower().endswith(".gz") else data)

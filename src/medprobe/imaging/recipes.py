@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from medprobe.errors import CaseError, RequestError
-from medprobe.imaging.formats import count_planes, identify, read
-from medprobe.imaging.raw import Raw, stamp
+from medprobe.imaging.formats import changed, count_planes, identify, read
+from medprobe.imaging.raw import Raw
 from medprobe.registry import did_you_mean
 from medprobe.types import Frame, Image, Source
 
@@ -41,20 +41,30 @@ def _percentile(parts: Iterable[np.ndarray]) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def _percentile_foreground(parts: Iterable[np.ndarray]) -> tuple[float, float]:
+    values = np.concatenate([part.ravel() for part in parts])
+    lowest = values.min()
+    above = values[values > lowest]
+    low, high = np.percentile(above, [0.5, 99.5]) if above.size else (lowest, lowest)
+    return float(low), float(high)
+
+
 WINDOWS: Mapping[str, Callable[[Iterable[np.ndarray]], tuple[float, float]] | None] = {
     "full-range": None,
-    "max": _max, "minmax": _minmax, "percentile": _percentile,
+    "max": _max, "minmax": _minmax, "percentile": _percentile, "percentile-foreground": _percentile_foreground,
     "lung": _fixed(-1350, 150), "mediastinum": _fixed(-160, 240), "bone": _fixed(-500, 1300), "ct": _fixed(-1000, 1000),
     "suv": _fixed(0, 15),
 }  # fmt: skip
 """Window → which values are black and white, from the pixels of one source in parts. What lies outside is cut.
 
 full-range: what the file says (the range of its number type, the display window of a DICOM file). max: 0 and the greatest
-value (the rule of MGCA for RSNA). minmax: the extremes. percentile: the 1st and 99th. These three look at the whole source,
-so that a plane is the same whichever planes are read with it. lung, mediastinum, bone, ct: Hounsfield units. suv: standardised uptake
-values 0 to 15.
+value (the rule of MGCA for RSNA). minmax: the extremes. percentile: the 1st and 99th. percentile-foreground: the 0.5th and 99.5th
+of what lies above the lowest value. These four look at the whole source, so that a plane is the same whichever planes are read with it.
+lung, mediastinum, bone, ct: Hounsfield units. suv: standardised uptake values 0 to 15.
+
+`ct+suv` gives each channel its own, in order; `lung|mediastinum|bone` makes three channels of one.
 """
-RELATIVE = ("max", "minmax", "percentile")
+RELATIVE = ("max", "minmax", "percentile", "percentile-foreground")
 PART = 64
 """Planes that are read at a time to find a relative window of a long source."""
 
@@ -78,8 +88,44 @@ def windowed(raw: Raw, window: str, limits: tuple[float, float] | None = None) -
     return np.subtract(1, values, out=values) if raw.inverted else values
 
 
+def with_windows(channels: tuple[Source, ...], window: str) -> tuple[Source, ...]:
+    """Channels that know their own window, where `window` has one for each: then each is prepared, and keyed, by its own alone."""
+    if "+" not in window:
+        return channels
+    return tuple(replace(source, window="|".join(names)) for source, names in zip(channels, windows_of(channels, window), strict=True))
+
+
+def windows_of(channels: tuple[Source, ...], window: str) -> list[tuple[str, ...]]:
+    """The one or three windows of each channel: its own, else its part of `window`. RequestError: other numbers, unknown names."""
+    own = [check_window(source.window)[0] for source in channels if source.window]
+    found = own if len(own) == len(channels) else check_window(window)
+    if len(found) not in (1, len(channels)):
+        raise RequestError(f"window {window!r}: expected one for all, or one for each of the {len(channels)} channels of an image, found {len(found)}; correct task.window")
+    return found if len(found) == len(channels) else found * len(channels)
+
+
+def check_window(window: str) -> list[tuple[str, ...]]:
+    """The names in `window`, channel by channel. RequestError for one there is not, and for channels that become unlike."""
+    found = [tuple(part.split("|")) for part in window.split("+")]
+    unknown = [name for names in found for name in names if name not in WINDOWS]
+    if unknown:
+        raise RequestError(f"no window named {unknown[0]!r}; {did_you_mean(unknown[0], list(WINDOWS))}")
+    if {len(names) for names in found} not in ({1}, {3}):
+        raise RequestError(f"window {window!r}: expected one window or three joined by |, as many for every channel, found {' and '.join(map(str, map(len, found)))}; write for example lung|mediastinum|bone")
+    return found
+
+
+def _windowed(source: Source, raw: Raw, names: tuple[str, ...], part: bool) -> np.ndarray:
+    """(C, D, H, W) under one window, (3, D, H, W) of one channel under three. `part`: these may not be all planes of the source."""
+    if len(names) > 1 and len(raw.pixels) > 1:
+        raise CaseError(f"{source.path}: expected one channel to make three of, found {len(raw.pixels)}; name one window")
+    part = part and count_planes(source) > 1
+    stacks = [windowed(raw, name, _limits(source, name, changed(source)) if part and name in RELATIVE else None) for name in names]
+    return stacks[0] if len(stacks) == 1 else np.concatenate(stacks)
+
+
 @lru_cache(maxsize=1024)
-def _limits(source: Source, window: str, changed: int) -> tuple[float, float]:
+def _limits(source: Source, window: str, changed: tuple[int, ...]) -> tuple[float, float]:
     """Black and white of a whole source under a relative window, its planes read in parts."""
     rule, total = WINDOWS[window], count_planes(source)
     assert rule is not None
@@ -90,7 +136,8 @@ def image(channels: tuple[Source, ...], window: str) -> Image:
     """All planes of a case's channels, stacked along C, at their own size: float32 (C, D, H, W) in [0, 1]."""
     raws = [read(source) for source in channels]
     _same_shape(channels, raws)
-    return Image(np.concatenate([windowed(raw, window) for raw in raws]), raws[0].spacing, raws[0].affine)
+    stacks = [_windowed(*each, part=False) for each in zip(channels, raws, windows_of(channels, window), strict=True)]
+    return Image(np.concatenate(stacks), raws[0].spacing, raws[0].affine)
 
 
 # ------------------------------------------------------------------------------------------ planes
@@ -111,20 +158,24 @@ class Planes:
 def planes(
     channels: tuple[Source, ...], *, window: str, size: tuple[int, int] | int | None, fit_rule: FitRule = "squash",
     resize: Resize = "bicubic", start: int = 0, stop: int | None = None,
-    crop: Callable[[np.ndarray], np.ndarray] | None = None, colour: Literal[1, 3] | None = None,
+    crop: Callable[[np.ndarray], np.ndarray] | None = None, colour: Literal[1, 3] | None = None, rgb: bool = False,
 ) -> Planes:  # fmt: skip
     """Planes start…stop of a case, windowed and resized. Several sources are channels, stacked along C.
 
     `size` (height, width), one side of a square, or None for the file's own. `squash` goes straight to the size; `pad` fits
     the longer side and pads with zeros around the centre (the rule of MGCA); `crop` fits the shorter side and cuts the
     centre. `crop` is a dataset's spatial recipe for the frames of a video file. `colour` 1 turns colour planes grey (ITU-R
-    601), 3 repeats grey ones. 8-bit sources under `full-range` stay 8-bit, and equal Pillow's `convert` and `resize`;
+    601), 3 repeats grey ones. `rgb` makes one image of three channels: of two grey ones the first, the second and their
+    mean. 8-bit sources under `full-range` stay 8-bit, and equal Pillow's `convert` and `resize`;
     others are resized as float32, and what a filter overshoots is cut to [0, 1].
     """
     if fit_rule not in FIT_RULES:
         raise RequestError(f"no size rule named {fit_rule!r}; {did_you_mean(fit_rule, list(FIT_RULES))}")
     if resize not in FILTERS:
         raise RequestError(f"no resize filter named {resize!r}; {did_you_mean(resize, list(FILTERS))}")
+    windows = windows_of(channels, window)
+    if rgb and len(channels) > 1:
+        colour = 1
     raws = [read(source, start, stop) for source in channels]
     if crop is not None:
         raws = [_cropped(raw, crop) if identify(source.path) == "video" else raw for source, raw in zip(channels, raws, strict=True)]
@@ -133,18 +184,20 @@ def planes(
     shape = (height, width)
     target = shape if size is None else (size, size) if isinstance(size, int) else size
     inner, corner = _fitted(shape, target, fit_rule)
-    eight_bit = window == "full-range" and all(raw.pixels.dtype == np.uint8 and raw.full_range == (0, 255) for raw in raws)
+    eight_bit = set(windows) == {("full-range",)} and all(raw.pixels.dtype == np.uint8 and raw.full_range == (0, 255) for raw in raws)
     stacks = []
-    for source, raw in zip(channels, raws, strict=True):
+    for source, raw, names in zip(channels, raws, windows, strict=True):
         if eight_bit:
             stack = 255 - raw.pixels if raw.inverted else raw.pixels
         else:
-            relative = window in RELATIVE and count_planes(source) > 1
-            stack = windowed(raw, window, _limits(source, window, stamp(source.path)) if relative else None)
-        placed = _placed(_resized(_grey(stack) if colour == 1 else stack, inner, resize), target, corner)
+            stack = _windowed(source, raw, names, part=True)
+        placed = _placed(_resized(_grey(stack) if colour == 1 and len(names) == 1 else stack, inner, resize), target, corner)
         stacks.append(np.repeat(placed, 3, axis=1) if colour == 3 and placed.shape[1] == 1 else placed)
     (top, left), (bottom, right) = corner, (corner[0] + inner[0], corner[1] + inner[1])
     pixels = stacks[0] if len(stacks) == 1 else np.concatenate(stacks, axis=1)
+    if rgb and pixels.shape[1] == 2:
+        mean = pixels.mean(axis=1, keepdims=True, dtype=np.float32)
+        pixels = np.concatenate([pixels, np.rint(mean).astype(np.uint8) if pixels.dtype == np.uint8 else mean], axis=1)
     return Planes(pixels, Frame(shape, (float(top), float(left), float(bottom), float(right))))
 
 

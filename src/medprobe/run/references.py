@@ -1,11 +1,10 @@
 """The masks that dense predictions are held against: read as the dataset describes them, with the unit of distances."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from medprobe.errors import CaseError
-from medprobe.imaging.labels import APART, LabelMap, corners_apart, read_labels
+from medprobe.imaging import arrays, formats
+from medprobe.imaging.labels import APART, MEMBER, LabelMap, corners_apart, read_labels
 from medprobe.types import Case, Dataset, Source
 
 Spacing = tuple[float, float, float]
@@ -21,40 +20,47 @@ def reference(dataset: Dataset, sources: Sequence[Source]) -> LabelMap:
 
 
 def check_on_image(dataset: Dataset, case: Case, sources: Sequence[Source]) -> None:
-    """CaseError where image and mask are NIfTI files of other shapes or places; by their headers alone."""
-    if not dataset.aligned:
-        return
-    image = case.images.get("image", ())
-    nifti = [source.path for source in (*image[:1], *sources[:1]) if source.path.name.lower().endswith((".nii", ".nii.gz"))]
-    if len(nifti) < 2 or nifti[0] == nifti[1]:
+    """CaseError where image and mask both say where they lie, and have other shapes or places; by their headers alone."""
+    pair = [Source(source.grid) if source.grid is not None else source for source in (*case.images.get("image", ())[:1], *sources[:1])]
+    if len(pair) < 2 or pair[0].path == pair[1].path:
         return
     try:
-        one, other = (_header(path) for path in nifti)
+        image, mask = (_grid(source) for source in pair)
     except Exception:  # what cannot be read is named where it is read
         return
-    shapes = tuple(one.shape[:3]), tuple(other.shape[:3])
-    apart = corners_apart(shapes[0][::-1], one.affine, other.affine) if shapes[0] == shapes[1] else float("inf")
+    if image is None or mask is None or image.affine is None or mask.affine is None:
+        return
+    alike = image.shape == mask.shape
+    apart = corners_apart(mask.shape, image.affine, mask.affine) if alike else float("inf")
     if apart > APART:
-        found = f"shape {' x '.join(map(str, shapes[1]))} beside {' x '.join(map(str, shapes[0]))}" if shapes[0] != shapes[1] else f"it {apart:.3g} voxels away"
-        raise CaseError(f"{case.id}: expected the mask {nifti[1].name} on the grid of its image {nifti[0].name}, found {found}; correct the reference")
-
-
-def _header(path: Path) -> Any:
-    """Shape and affine of a NIfTI file, without its voxels."""
-    import nibabel
-
-    return nibabel.load(path)
+        found = f"it {apart:.3g} voxels away" if alike else f"shape {' x '.join(map(str, mask.shape))} beside {' x '.join(map(str, image.shape))}"
+        raise CaseError(f"{case.id}: expected the mask {pair[1].path.name} on the grid of its image {pair[0].path.name}, found {found}; correct the reference")
 
 
 def in_millimetres(dataset: Dataset, cases: Sequence[Case]) -> bool:
-    """Whether distances can be given in mm: every case states its spacing, or its reference is a format that holds one."""
+    """Whether distances can be given in mm: every case states its spacing, or its reference does."""
     if dataset.kind == "instances":
         return True
     for case in cases:
         sources = case.target["fixed"] if dataset.kind == "registration" else case.target
-        if case.fields.get("spacing") is None and not sources[0].path.name.lower().endswith((".nii", ".nii.gz")):
+        if case.fields.get("spacing") is None and not _holds_spacing(sources[0]):
             return False
     return True
+
+
+def _grid(source: Source) -> formats.Grid | None:
+    """What a file says of where its voxels lie, of an array of masks too."""
+    return formats.grid(arrays.named(source, MEMBER) if formats.identify(source.path) == "arrays" else source)
+
+
+def _holds_spacing(source: Source) -> bool:
+    """Formats that always do are not opened."""
+    try:
+        kind = formats.identify(source.path)
+        found = _grid(source) if kind == "arrays" else None
+    except Exception:  # said where it is read
+        return False
+    return kind in formats.VOLUMES or (found is not None and found.spacing is not None)
 
 
 def spacing_of(case: Case, labels: LabelMap, dims: int, millimetres: bool) -> tuple[float, ...]:

@@ -10,14 +10,14 @@ from medprobe.datasets._table import refusal
 from medprobe.errors import CaseError, MissingError, RequestError
 from medprobe.features.digests import file_sha256
 from medprobe.files import digest_of
-from medprobe.imaging import displacements
+from medprobe.imaging import displacements, formats
 from medprobe.imaging.labels import LabelMap, check_geometry, read_labels, resample_nearest
 from medprobe.metrics import dense
 from medprobe.run import results
 from medprobe.run.references import check_on_image, in_millimetres, reference, spacing_of
 from medprobe.types import Case, Dataset, Source
 
-SUFFIXES = (".nii.gz", ".nii", ".png", ".tif", ".tiff", ".h5", ".npz")
+SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".tiff", ".h5", ".npz")
 
 Progress = Callable[[int, int, str], None]
 
@@ -108,17 +108,13 @@ def _of_case(dataset: Dataset, case: Case, files: Sequence[Path], resample: bool
     if dataset.kind == "instances":
         return dense.instances_case(pred.labels, true.labels, ignore=(0,) if dataset.ignore is None else (0, dataset.ignore))
     axes = spacing_of(case, true, dataset.dims, spaced)
-    return dense.segmentation_case(pred.labels, true.labels, len(dataset.classes), axes, multilabel=dataset.multilabel, volumes=spaced)
+    return dense.segmentation_case(pred.labels, true.labels, len(dataset.classes), axes, multilabel=dataset.multilabel, volumes=spaced, regions=results.regions_of(dataset))
 
 
 def _is_turned(path: Path) -> bool:
-    """Whether a NIfTI file's voxels are turned when it is read, so that an array without affine cannot be laid on it."""
-    import nibabel
-
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
-        return False
-    image: Any = nibabel.load(path)
-    return nibabel.orientations.aff2axcodes(image.affine) != ("R", "A", "S")
+    """Whether a file's voxels are turned when it is read, so that an array without affine cannot be laid on it."""
+    grid = formats.grid(Source(path))
+    return grid is not None and grid.turned
 
 
 def _hold_mask_values(dataset: Dataset, files: Mapping[str, Sequence[Path]]) -> bool:

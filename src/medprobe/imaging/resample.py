@@ -1,0 +1,83 @@
+"""Volumes changed as a whole: put on the grid of another file, turned so that other planes are read, rescaled to another unit."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from medprobe.errors import CaseError
+from medprobe.imaging.raw import Raw
+from medprobe.types import Axis
+
+PLACES: dict[Axis, tuple[int, int, int]] = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
+"""Axis across the planes → where their (D, H, W) lie in (z, y, x)."""
+Spacing = tuple[float, float, float] | None
+INTEGERS = (np.int16, np.int32, np.int64)
+
+
+def on_grid(raw: Raw, shape: tuple[int, int, int], affine: np.ndarray | None, path: Path, grid: Path) -> Raw:
+    """A volume on the grid of another, linearly between voxel centres by both affines: float32 (C, *shape).
+
+    A voxel reaches half its size beyond its centre; what lies outside all of them has the lowest value of the volume, air.
+    """
+    from scipy.ndimage import map_coordinates
+
+    if raw.affine is None or affine is None:
+        raise CaseError(f"{path if raw.affine is None else grid}: expected an affine, to put {path.name} on the grid of {grid.name}, found none; write both as NIfTI")
+    step, start = _steps(raw.affine, affine)
+    size = np.array(raw.pixels.shape[1:])
+    fill = raw.pixels.min()
+    pixels = np.full((len(raw.pixels), *shape), fill, np.float32)
+    rows, columns = (np.arange(length) for length in shape[1:])
+    within = step[:, 1, None, None] * rows[:, None] + step[:, 2, None, None] * columns
+    volumes = [np.asarray(volume, np.float32) for volume in raw.pixels]
+    for plane in range(shape[0]):
+        at = within + (start + step[:, 0] * plane)[:, None, None]
+        seen = ((at > -0.5) & (at < (size - 0.5)[:, None, None])).all(axis=0)
+        if seen.any():
+            for channel, volume in enumerate(volumes):
+                pixels[channel, plane][seen] = map_coordinates(volume, at[:, seen], order=1, mode="nearest")
+    z, y, x = np.linalg.norm(affine[:3, :3], axis=0)[::-1]
+    return Raw(pixels, raw.full_range, raw.inverted, (float(z), float(y), float(x)), affine)
+
+
+def _steps(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(3, 3) and (3,) in (z, y, x) order: target index → source index. `source`, `target`: (4, 4) from (x, y, z) to world."""
+    between = np.linalg.inv(source) @ target
+    return between[2::-1, 2::-1], between[2::-1, 3]
+
+
+def turned(raw: Raw, axis: Axis) -> Raw:
+    """The volume with `axis` across its planes: (C, z, y, x) → (C, y, z, x) coronal, (C, x, z, y) sagittal."""
+    spacing, affine = turned_grid(raw.spacing, raw.affine, axis)
+    return replace(raw, pixels=turned_array(raw.pixels, axis), spacing=spacing, affine=affine)
+
+
+def turned_array(array: np.ndarray, axis: Axis, back: bool = False) -> np.ndarray:
+    """(..., z, y, x) as `turned` turns pixels, or back; a view."""
+    places = np.argsort(PLACES[axis]) if back else PLACES[axis]
+    before = array.ndim - 3
+    return array.transpose(*range(before), *(before + int(place) for place in places))
+
+
+def turned_grid(spacing: Spacing, affine: np.ndarray | None, axis: Axis) -> tuple[Spacing, np.ndarray | None]:
+    """Spacing and affine of what was turned; None stays None."""
+    depth, height, width = PLACES[axis]
+    return (
+        None if spacing is None else (spacing[depth], spacing[height], spacing[width]),
+        None if affine is None else affine[:, [2 - width, 2 - height, 2 - depth, 3]],
+    )
+
+
+def rescaled(raw: Raw, slope: float, intercept: float) -> Raw:
+    """Stored values times slope plus intercept; whole numbers stay so, in the smallest type for all that theirs can hold, others are float32."""
+    low, high = sorted(value * slope + intercept for value in raw.full_range)
+    kind: type = np.float32
+    if raw.pixels.dtype.kind in "iu" and float(slope).is_integer() and float(intercept).is_integer():
+        stored = np.iinfo(raw.pixels.dtype)
+        held = [int(slope), int(intercept), *(int(end) * int(slope) + int(intercept) for end in (stored.min, stored.max))]
+        kind = next((one for one in INTEGERS if min(held) >= np.iinfo(one).min and max(held) <= np.iinfo(one).max), np.float32)
+    pixels: np.ndarray = raw.pixels.astype(kind)
+    pixels *= kind(slope)
+    pixels += kind(intercept)
+    return replace(raw, pixels=pixels, full_range=(low, high))

@@ -1,0 +1,73 @@
+"""What a task asks of the planes of its cases: a window for each channel, the axis they lie across, and every how many of them."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from medprobe.errors import CaseError, RequestError
+from medprobe.features.samples import EncodedSamples
+from medprobe.imaging.formats import count_planes
+from medprobe.imaging.labels import LabelMap
+from medprobe.imaging.recipes import windows_of, with_windows
+from medprobe.imaging.resample import turned_array, turned_grid
+from medprobe.types import Axis, Case, Dataset, Source, Task
+
+Decoder = Callable[[Any], Any]
+
+
+def images(task: Task, case: Case) -> Mapping[str, tuple[Source, ...]]:
+    """The images of a case as this task reads them, by role; a file that cannot be read is met when it is decoded."""
+    return {role: tuple(_asked(task, source) for source in with_windows(sources, task.window)) for role, sources in case.images.items()}
+
+
+def _asked(task: Task, source: Source) -> Source:
+    if task.axis != "axial":
+        source = replace(source, axis=task.axis)
+    if task.stride == 1:
+        return source
+    try:
+        places = range(count_planes(source)) if source.frames is None else source.frames
+    except CaseError:
+        return source
+    return replace(source, frames=tuple(places[:: task.stride]))
+
+
+def check(task: Task, dataset: Dataset, cases: Sequence[Case]) -> None:
+    """RequestError for what cannot be asked of these cases."""
+    counts = {len(sources): sources for case in cases for sources in case.images.values()}
+    for count, sources in sorted(counts.items()):
+        made = count * len(windows_of(sources, task.window)[0])
+        if task.channels == "rgb" and made > 3:
+            raise RequestError(f"{task.name}: task.channels=rgb makes one image of two or three channels, found {made}; use task.channels=late")
+    if task.axis != "axial" and dataset.dims != 3:
+        raise RequestError(f"{task.name}: task.axis={task.axis} is for volumes, and {dataset.name} has pictures; leave it out")
+    if task.stride > 1 and (dataset.dims != 3 or dataset.unit == "plane"):
+        raise RequestError(f"{task.name}: task.stride={task.stride} is for the classification of volumes; leave it out")
+    if task.stride > 1 and dataset.kind not in ("classification", "bags"):
+        raise RequestError(f"{task.name}: {dataset.kind} needs every plane, found task.stride={task.stride}; leave it out")
+
+
+@dataclass(frozen=True)
+class _Turned:
+    """Masks with their planes across `axis`, as the images of the task are."""
+
+    read: Decoder
+    axis: Axis
+
+    def __call__(self, target: Any) -> LabelMap:
+        mask: LabelMap = self.read(target)
+        return LabelMap(turned_array(mask.labels, self.axis), *turned_grid(mask.spacing, mask.affine, self.axis), mask.multilabel)
+
+
+def decoder(task: Task, read: Decoder | None) -> Decoder | None:
+    """What reads the masks of a task for its head."""
+    return read if read is None or task.axis == "axial" else _Turned(read, task.axis)
+
+
+def as_stored(task: Task, predicted: Iterable[np.ndarray], samples: EncodedSamples) -> tuple[Iterator[np.ndarray], EncodedSamples]:
+    """Predicted label maps, and the masks of the samples, turned back to the geometry of the image."""
+    if not isinstance(samples.decode_target, _Turned):
+        return iter(predicted), samples
+    return (turned_array(labels, task.axis, back=True) for labels in predicted), replace(samples, decode_target=samples.decode_target.read)
