@@ -25,12 +25,14 @@ def load(
     precision: Precision = "fp32",
     image_size: int | None = None,
     layers: tuple[int, ...] | None = None,
+    levels: int = 1,
     seed: int = 0,
 ) -> LoadedEncoder:
     """The encoder of a spec, frozen and ready to call.
 
     `weights` is a local checkpoint (nothing is downloaded then); `image_size` the side the user asks for; `layers` the
-    0-based layers whose grids to return (None: the last); `seed` draws the weights of `random:` specs.
+    0-based layers whose grids to return (None: `levels` of them at even distances up to the last, where the family can name
+    layers); `seed` draws the weights of `random:` specs.
     `features:DIR` gives a `StoredFeatures` instead, which knows case ids, not pixels.
     RequestError: the spec or an option is wrong. MissingError: weights are not there or do not fit.
     """
@@ -51,7 +53,7 @@ def load(
             )
         if random and file:
             raise RequestError(f"{part} draws its weights, but a checkpoint was given too ({file}); choose one of them")
-        return build(Request(part, rest, file, random, device, precision, image_size, layers, seed))
+        return build(Request(part, rest, file, random, device, precision, image_size, layers, seed, levels))
 
     if len(parts) == 1:
         return one(spec, file)
@@ -63,7 +65,7 @@ def load(
             f"one checkpoint was given for {spec}, in which {len(takers)} parts take one; run the parts one by one"
         )
     loaded = [one(part, file if part in takers else None) for part in parts]
-    return combine(Request(spec, spec, file, False, device, precision, image_size, layers, seed), loaded)
+    return combine(Request(spec, spec, file, False, device, precision, image_size, layers, seed, levels), loaded)
 
 
 def parts_of(spec: str) -> list[str]:

@@ -34,6 +34,7 @@ class Request:
     image_size: int | None = None
     layers: tuple[int, ...] | None = None
     seed: int = 0
+    levels: int = 1
 
 
 def weightless(build: Build) -> Build:
@@ -66,10 +67,18 @@ def fit_size(encoder: Any, wanted: int | None = None) -> int:
     return fitted
 
 
-def choose_layers(layers: Sequence[int] | None, depth: int, spec: str) -> tuple[int, ...]:
-    """0-based layers from shallow to deep; negative ones count from the end; None is the last one alone."""
+DENSE_LAYERS = {24: (4, 11, 17, 23)}
+"""Depth of a network → the four layers whose grids decoders take, where they are not at even distances (methods of DINOv2)."""
+
+
+def choose_layers(request: Request, depth: int) -> tuple[int, ...]:
+    """0-based layers from shallow to deep: those asked for (negative ones count from the end), else `levels` at even
+    distances, the last among them."""
+    layers, spec = request.layers, request.spec
     if layers is None:
-        return (depth - 1,)
+        if request.levels == 4 and depth in DENSE_LAYERS:
+            return DENSE_LAYERS[depth]
+        return tuple(sorted({max(0, depth * (level + 1) // request.levels - 1) for level in range(request.levels)}))
     bad = [layer for layer in layers if not -depth <= layer < depth]
     if bad or not layers:
         raise RequestError(
@@ -130,6 +139,7 @@ class LoadedEncoder:
         import torch
 
         self.name = self.spec = request.spec
+        self.layers = list(request.layers) if request.layers is not None else f"{request.levels} levels" if request.levels > 1 else None
         self.dims, self.channels, self.dim = dims, channels, dim
         self.multiple, self.default_size, self.interpolates = multiple, default_size, interpolates
         self.licence, self.source = licence, source

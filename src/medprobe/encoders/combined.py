@@ -41,6 +41,7 @@ def combine(request: Request, parts: list[LoadedEncoder]) -> LoadedEncoder:
         licence=" + ".join(dict.fromkeys(part.licence for part in parts if part.licence)) or None,
     )
     combined.parts = tuple(parts)
+    combined.layers = list(request.layers) if request.layers is not None else None
     combined.precision = request.precision
     combined.params = sum(part.params for part in parts)
     combined.transform = {"parts": [part.transform for part in parts]}

@@ -231,7 +231,7 @@ def whole_forward(net: Any, request: Request) -> tuple[Any, int, int]:
     from torch import nn
 
     depth = len(net.feature_info)
-    layers = choose_layers(request.layers, depth, request.spec)
+    layers = choose_layers(request, depth)
     indices = sorted({*layers, depth - 1})
     token_norm = getattr(net, "fc_norm", None) or nn.Identity()
     has_class_token = getattr(net, "cls_token", None) is not None and getattr(net, "global_pool", None) != "map"

@@ -48,8 +48,9 @@ def transformers_model(request: Request) -> LoadedEncoder:
     stride = int(getattr(config, "patch_size", 32) if config.model_type != "dinov3_convnext" else 32)
     table = config.model_type not in IMAGENET_MODELS
     asks = "interpolate_pos_encoding" in inspect.signature(net.forward).parameters
-    layers = choose_layers(request.layers, config.num_hidden_layers, request.spec) if request.layers else None
     norm: Any = getattr(net, "norm", None) or getattr(net, "layernorm", None)
+    several = request.levels > 1 and norm is not None and hasattr(config, "num_hidden_layers")
+    layers = choose_layers(request, config.num_hidden_layers) if request.layers is not None or several else None
     if layers is not None and norm is None:
         raise RequestError(f"{request.spec} has no final norm to apply to inner layers; leave the layers out")
 

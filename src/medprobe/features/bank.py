@@ -1,15 +1,16 @@
 """Features of many cases, wherever they are: in the store, or encoded as they are asked for."""
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from medprobe.errors import CaseError
 from medprobe.features.encode import Chunk, Pipeline, Progress, complete
-from medprobe.features.store import CHUNK_PLANES, Encoding, Entry, Shard, shards_of
+from medprobe.features.rows import Rows
+from medprobe.features.store import Encoding, Entry, Shard, shards_of
 from medprobe.types import Features, Frame, Source
 
 Key = str
@@ -24,7 +25,7 @@ class Bank(Protocol):
     def features(self, key: Key) -> Features: ...
 
 
-def _features(rows: Mapping[str, np.ndarray], frame: list | None) -> Features:
+def _features(rows: Mapping[str, Any], frame: list | None) -> Features:
     grids = tuple(rows[f"grid{level}"] for level in range(len(rows)) if f"grid{level}" in rows)
     box = None
     if frame is not None:
@@ -38,7 +39,7 @@ class StoredBank:
     """Encodes what the store lacks, then reads it through memory maps."""
 
     def __init__(self, encoding: Encoding, pipeline: Pipeline, sources: Mapping[Key, tuple[Source, ...]], entries: Sequence[Entry], progress: Progress) -> None:
-        shards = encoding.plan(entries, alone=pipeline.preprocessing.size is None)
+        shards = encoding.plan(entries, alone=pipeline.preprocessing.size is None, chunk=pipeline.chunk)
         complete(pipeline, shards, sources, progress)
         self._found = encoding.find(sources)
         self._planes = {entry.key: entry.planes for entry in entries}
@@ -56,25 +57,30 @@ class StoredBank:
 
 
 class StreamedBank:
-    """Keeps vectors in memory and encodes grids again whenever they are asked for, in the batches the store would use."""
+    """Keeps vectors in memory, and as many grids as `max_ram` bytes hold; the others are encoded again when they are asked
+    for, in the batches the store would use."""
 
     def __init__(self, pipeline: Pipeline, sources: Mapping[Key, tuple[Source, ...]], entries: Sequence[Entry], progress: Progress, max_ram: int) -> None:
         self._pipeline, self._sources = pipeline, sources
         self._where: dict[Key, tuple[Shard, int, int]] = {}
         self._vectors: dict[Path, dict[str, np.ndarray]] = {}
-        self._chunks: OrderedDict[tuple[Path, int], Chunk] = OrderedDict()
+        self._shapes: dict[Path, dict[str, tuple[int, ...]]] = {}
+        self._kept: dict[tuple[Path, int], Chunk] = {}
+        self._latest: tuple[tuple[Path, int], Chunk] | None = None
         self._max_ram, self._held = max_ram, 0
         self.unreadable: dict[Key, str] = {}
         self._frames: dict[Key, list] = {}
         total, done = sum(entry.planes for entry in entries), 0
         for number, group in enumerate(shards_of(entries, alone=pipeline.preprocessing.size is None)):
             shard = Shard(Path(f"streamed-{number}"))
-            shard.entries = group
+            shard.entries, shard.chunk = group, pipeline.chunk
             vectors: dict[str, list[np.ndarray]] = {}
             for chunk in pipeline.chunks(shard, sources, 0, shard.planes):
                 for name, rows in chunk.rows.items():
                     if not name.startswith("grid"):
                         vectors.setdefault(name, []).append(rows)
+                self._shapes[shard.folder] = {name: rows.shape[1:] for name, rows in chunk.rows.items() if name.startswith("grid")}
+                self._keep((shard.folder, chunk.start), chunk)
                 self.unreadable |= chunk.unreadable
                 self._frames |= chunk.frames
                 done += len(next(iter(chunk.rows.values())))
@@ -86,27 +92,30 @@ class StreamedBank:
         if key in self.unreadable:
             raise CaseError(self.unreadable[key])
         shard, row, planes = self._where[key]
-        rows = {name: values[row : row + planes] for name, values in self._vectors[shard.folder].items()}
-        if self._pipeline.grids:
-            first = row - row % CHUNK_PLANES
-            chunks = [self._chunk(shard, start) for start in range(first, row + planes, CHUNK_PLANES)]
-            for name in chunks[0].rows:
-                if name.startswith("grid"):
-                    rows[name] = np.concatenate([chunk.rows[name] for chunk in chunks])[row - first : row - first + planes]
+        rows: dict[str, Any] = {name: values[row : row + planes] for name, values in self._vectors[shard.folder].items()}
+        for name, shape in self._shapes[shard.folder].items():
+            rows[name] = Rows((planes, *shape), partial(self._grid, shard, name, row))
         return _features(rows, self._frames.get(key))
+
+    def _grid(self, shard: Shard, name: str, row: int, start: int, stop: int) -> np.ndarray:
+        first, last = row + start, row + stop
+        parts = []
+        for low in range(first - first % shard.chunk, last, shard.chunk):
+            rows = self._chunk(shard, low).rows[name]
+            parts.append(rows[max(first - low, 0) : last - low])
+        return np.concatenate(parts) if parts else np.zeros((0, *self._shapes[shard.folder][name]), np.float32)
 
     def _chunk(self, shard: Shard, start: int) -> Chunk:
         place = (shard.folder, start)
-        if place not in self._chunks:
-            chunk = next(iter(self._pipeline.chunks(shard, self._sources, start, min(start + CHUNK_PLANES, shard.planes))))
-            self._chunks[place] = chunk
-            self._held += _size(chunk)
-            while self._held > self._max_ram and len(self._chunks) > 1:
-                _, dropped = self._chunks.popitem(last=False)
-                self._held -= _size(dropped)
-        self._chunks.move_to_end(place)
-        return self._chunks[place]
+        if place in self._kept:
+            return self._kept[place]
+        if self._latest is None or self._latest[0] != place:
+            self._latest = None
+            self._latest = place, next(iter(self._pipeline.chunks(shard, self._sources, start, min(start + shard.chunk, shard.planes))))
+        return self._latest[1]
 
-
-def _size(chunk: Chunk) -> int:
-    return sum(rows.nbytes for rows in chunk.rows.values())
+    def _keep(self, place: tuple[Path, int], chunk: Chunk) -> None:
+        """The first that fit stay: which ones are asked for next is not known, and all are asked for equally often."""
+        size = sum(rows.nbytes for rows in chunk.rows.values())
+        if self._held + size <= self._max_ram:
+            self._kept[place], self._held = chunk, self._held + size

@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 
 from medprobe.errors import CaseError, MedprobeError
-from medprobe.features.store import CHUNK_PLANES, Shard
+from medprobe.features.store import CHUNK_PLANES, GRID_CHUNK_PLANES, Shard
 from medprobe.imaging import recipes
-from medprobe.types import Source
+from medprobe.types import Channels, Source
 
 ENCODING_VERSION = 1
 """Raised by hand whenever the same request would give other features; a golden test fails when that was forgotten."""
@@ -35,16 +35,19 @@ class Preprocessing:
     """1 = colour planes become grey, 3 = grey planes are repeated, None = as they are."""
     crop: Callable[[np.ndarray], np.ndarray] | None = None
     """A dataset's spatial recipe; its name enters the key."""
+    channels: Channels = "late"
+    """rgb = the channels of a case are one image of three; enters the key where it is not `late`."""
 
 
 def encoding_facts(encoder: Any, preprocessing: Preprocessing, grids: bool, precision: str) -> dict[str, Any]:
     """Everything that decides a feature's value, and nothing else: no label, split, dataset, batch size or version."""
-    return {
+    facts = {
         "version": ENCODING_VERSION, "encoder": encoder.spec, "weights": encoder.weights_sha256,
         "transform": encoder.transform, "layers": getattr(encoder, "layers", None), "grids": grids,
         "precision": precision, **asdict(preprocessing),
         "crop": preprocessing.crop and preprocessing.crop.__name__,
     }  # fmt: skip
+    return {name: value for name, value in facts.items() if (name, value) != ("channels", "late")}
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def _decode(piece: _Piece, preprocessing: Preprocessing) -> tuple[np.ndarray, li
     planes = recipes.planes(
         piece.sources, window=preprocessing.window, size=preprocessing.size, fit_rule=preprocessing.fit_rule,
         resize=preprocessing.resize, start=piece.start, stop=piece.stop, crop=preprocessing.crop,
-        colour=preprocessing.colour,
+        colour=preprocessing.colour, rgb=preprocessing.channels == "rgb",
     )  # fmt: skip
     pixels = planes.pixels
     return pixels, [*planes.frame.shape, *planes.frame.box, *pixels.shape[2:]]
@@ -104,8 +107,8 @@ def pieces_of(shard: Shard, sources: Mapping[str, tuple[Source, ...]], batch_siz
     """The rows start…stop of a shard as batches; no batch crosses the border of a chunk."""
     batches: list[list[_Piece]] = []
     entries = [(entry, row) for entry, row in shard.spans() if row + entry.planes > start and row < stop]
-    for low in range(start, stop, CHUNK_PLANES):
-        high = min(low + CHUNK_PLANES, stop)
+    for low in range(start, stop, shard.chunk):
+        high = min(low + shard.chunk, stop)
         for first in range(low, high, batch_size):
             last = min(first + batch_size, high)
             batch = []
@@ -138,6 +141,11 @@ class Pipeline:
     batch_size: int = 16
     workers: int = 2
 
+    @property
+    def chunk(self) -> int:
+        """Planes of a chunk."""
+        return GRID_CHUNK_PLANES if self.grids else CHUNK_PLANES
+
     def chunks(
         self, shard: Shard, sources: Mapping[str, tuple[Source, ...]], start: int, stop: int, encoded: Callable[[int], None] = lambda planes: None
     ) -> Iterator[Chunk]:
@@ -155,7 +163,7 @@ class Pipeline:
                 planes = sum(count for _, count, _, _ in facts)
                 done += planes
                 encoded(planes)
-                if done % CHUNK_PLANES == 0 or done == stop:
+                if done % shard.chunk == 0 or done == stop:
                     chunk.rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
                     yield chunk
                     chunk, parts = Chunk(done, {}, {}, {}), []
@@ -180,6 +188,28 @@ class Pipeline:
                     raise
                 raise MedprobeError("a decoding worker was lost, most likely because memory ran out; what was encoded is kept: run the same command again, with a smaller --batch-size") from error
 
+    def _outputs(self, x: Any) -> dict[str, Any]:
+        """Array name → one row per plane of x (n, C, H, W). Of planes of a single colour, air above a head say, the first
+        alone is encoded: the others are the same plane."""
+        import torch
+
+        low, high = x.flatten(2).aminmax(dim=2)
+        single = (low == high).all(dim=1)
+        places = torch.arange(len(x))
+        if single.sum() > 1:
+            _, alike = torch.unique(low[single], dim=0, return_inverse=True)
+            colours = places[single]
+            first = torch.full((int(alike.max()) + 1,), len(x)).scatter_reduce(0, alike, colours, "amin")
+            places[single] = first[alike]
+        encoded, rows = torch.unique(places, return_inverse=True)
+        features = self.encoder(x if len(encoded) == len(x) else x[encoded])
+        outputs = {"cls": features.cls, "patch_mean": features.patch_mean}
+        if self.grids:
+            outputs |= {f"grid{level}": grid for level, grid in enumerate(features.grids)}
+        if len(encoded) == len(x):
+            return outputs
+        return {name: None if values is None else torch.as_tensor(values)[rows] for name, values in outputs.items()}
+
     def _forward(self, pixels: list[np.ndarray], facts: list[tuple], chunk: Chunk) -> dict[str, np.ndarray]:
         """Rows of one batch; rows of unreadable pieces are NaN and their entries recorded."""
         import torch
@@ -192,10 +222,7 @@ class Pipeline:
         if len(shapes) > 1:
             raise MedprobeError(f"planes of one batch differ in shape, {' and '.join(map(str, sorted(shapes)))} (channels, height, width); use a task with an image size, or one kind of image per dataset")
         x = _to_unit(good) if good else torch.from_numpy(filler).float()
-        features = self.encoder(x)
-        outputs = {"cls": features.cls, "patch_mean": features.patch_mean}
-        if self.grids:
-            outputs |= {f"grid{level}": grid for level, grid in enumerate(features.grids)}
+        outputs = self._outputs(x)
         names = [key for (key, count, _, error) in facts if error is None for _ in range(count)]
         rows: dict[str, np.ndarray] = {}
         for name, values in outputs.items():

@@ -25,7 +25,7 @@ class JointPCA:
         if self.components > together.shape[1]:
             raise RequestError(f"joint-pca:{self.components} asks for more components than the {together.shape[1]} feature channels; lower the number")
         mean = together.mean(axis=0)
-        _values, basis = np.linalg.eigh(np.cov(together - mean, rowvar=False))
+        _values, basis = np.linalg.eigh(np.atleast_2d(np.cov(together - mean, rowvar=False)))
         basis = basis[:, ::-1][:, : self.components]
         largest = np.abs(basis).argmax(axis=0)
         basis = basis * np.sign(basis[largest, np.arange(basis.shape[1])])

@@ -8,6 +8,7 @@ import numpy as np
 
 from medprobe.errors import MedprobeError, RequestError
 from medprobe.features.bank import Bank
+from medprobe.features.rows import side_by_side
 from medprobe.imaging import recipes
 from medprobe.types import Features, Pooling, Reduce, Sample, Source, stack_targets
 
@@ -102,10 +103,10 @@ def _plane(features: Features, plane: int) -> Features:
 def join(parts: Sequence[Features]) -> Features:
     """Channels encoded one by one, side by side along D (late fusion)."""
 
-    def side_by_side(values: Sequence[Any]) -> Any:
+    def beside(values: Sequence[Any]) -> Any:
         return None if any(value is None for value in values) else np.concatenate([np.asarray(value) for value in values], axis=1)
 
     return Features(
-        side_by_side([part.cls for part in parts]), side_by_side([part.patch_mean for part in parts]),
+        beside([part.cls for part in parts]), beside([part.patch_mean for part in parts]),
         tuple(side_by_side(level) for level in zip(*(part.grids for part in parts), strict=True)), parts[0].frame,
     )  # fmt: skip

@@ -29,6 +29,8 @@ except ImportError:
     from zlib import crc32
 
 CHUNK_PLANES = 128
+GRID_CHUNK_PLANES = 32
+"""Where grids are kept: those of 32 planes of 512 x 512 in four layers of a large model are half a gigabyte."""
 SHARD_PLANES = 4096
 
 
@@ -60,6 +62,7 @@ class Shard:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.entries: tuple[Entry, ...] = ()
+        self.chunk = CHUNK_PLANES
         self.done = 0
         self.arrays: dict[str, dict[str, Any]] = {}
         self.checksums: list[dict[str, int]] = []
@@ -67,9 +70,9 @@ class Shard:
         self.unreadable: dict[str, str] = {}
 
     @classmethod
-    def create(cls, parent: Path, entries: tuple[Entry, ...]) -> "Shard":
+    def create(cls, parent: Path, entries: tuple[Entry, ...], chunk: int = CHUNK_PLANES) -> "Shard":
         shard = cls(parent / digest_of([[entry.key, entry.planes] for entry in entries])[:16])
-        shard.entries = entries
+        shard.entries, shard.chunk = entries, chunk
         shard._save()
         return shard
 
@@ -86,12 +89,13 @@ class Shard:
         shard = cls(folder)
         shard.entries = tuple(Entry(key, planes) for key, planes in document["entries"])
         shard.done, shard.arrays, shard.checksums = document["done"], document["arrays"], document["checksums"]
+        shard.chunk = document.get("chunk", CHUNK_PLANES)
         shard.frames, shard.unreadable = document["frames"], document["unreadable"]
         return shard
 
     def _save(self) -> None:
         document = {
-            "entries": [[entry.key, entry.planes] for entry in self.entries], "done": self.done, "arrays": self.arrays,
+            "entries": [[entry.key, entry.planes] for entry in self.entries], "chunk": self.chunk, "done": self.done, "arrays": self.arrays,
             "checksums": self.checksums, "frames": self.frames, "unreadable": self.unreadable,
         }  # fmt: skip
         write_atomically(self.folder / "shard.json", dump_json({**document, "checksum": digest_of(document)}, indent=None))
@@ -110,8 +114,8 @@ class Shard:
 
     def chunks(self) -> Iterator[tuple[int, int]]:
         """(first, last) rows of the chunks still to compute."""
-        for start in range(self.done, self.planes, CHUNK_PLANES):
-            yield start, min(start + CHUNK_PLANES, self.planes)
+        for start in range(self.done, self.planes, self.chunk):
+            yield start, min(start + self.chunk, self.planes)
 
     def spans(self) -> Iterator[tuple[Entry, int]]:
         """Each entry with its first row."""
@@ -173,8 +177,8 @@ class Shard:
     def damaged_from(self) -> int | None:
         """The first row of the first chunk whose bytes are not those that were written, or None when all are."""
         for index, checks in enumerate(self.checksums):
-            start = index * CHUNK_PLANES
-            stop = min(start + CHUNK_PLANES, self.planes)
+            start = index * self.chunk
+            stop = min(start + self.chunk, self.planes)
             for name, expected in checks.items():
                 if self._checksum(name, start, stop) != expected:
                     return start
@@ -195,7 +199,7 @@ class Shard:
 
     def cut(self, start: int) -> None:
         """Forget the chunks from this row on, so that they are computed again."""
-        first = start // CHUNK_PLANES
+        first = start // self.chunk
         dropped = {entry.key for entry, row in self.spans() if row + entry.planes > start}
         self.checksums = self.checksums[:first]
         self.done = start
@@ -230,7 +234,7 @@ class Encoding:
                     found[entry.key] = (shard, row)
         return found
 
-    def plan(self, entries: Sequence[Entry], alone: bool) -> list[Shard]:
+    def plan(self, entries: Sequence[Entry], alone: bool, chunk: int = CHUNK_PLANES) -> list[Shard]:
         """The shards to complete so that every entry is computed: begun ones first, then new ones.
 
         Every shard that holds one of the entries is checked first, and cut at the first damaged chunk.
@@ -263,7 +267,7 @@ class Encoding:
                     seen.add(entry.key)
             fresh = []
             for group in shards_of(missing, alone):
-                shard = Shard.create(self.folder, group)
+                shard = Shard.create(self.folder, group, chunk)
                 fresh.append(shard)
         return begun + fresh
 

@@ -1,7 +1,8 @@
-"""What heads for segmentation share: grids and masks as tensors, the loss, the training loop, label maps on the source's pixels.
+"""What heads for segmentation share: the loss, the training loop, label maps on the source's pixels.
 
-A head is a network from the grids of a plane to logits; the rest is here. Logits are brought to the size of the mask by
-bilinear interpolation, whatever that size is (the paper's "dynamic upsampling"); training compares at a common side.
+A head is a network from the grids of a plane (or of a stack of planes) to logits; the rest is here. Logits are brought to the
+size of the mask by bilinear interpolation, whatever that size is (the paper's "dynamic upsampling"); training compares at a
+common side. Volumes are predicted in pieces of `depth` planes that overlap by half, weighted by a Gaussian (`WINDOW_SIGMA`).
 """
 
 import math
@@ -13,14 +14,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from medprobe.errors import MedprobeError, RequestError
+from medprobe.errors import MedprobeError
 from medprobe.heads import _pooled
-from medprobe.types import Context, Frame, Kind, Sample, Samples, State
+from medprobe.heads._crops import IGNORED, Crops, box_of, planes_of
+from medprobe.types import Context, Features, Kind, Sample, Samples, State
 
 SAVE_AFTER = 20.0
 """Seconds of training between two checkpoints."""
-LARGEST_SIDE = 256
-IGNORED = -1
+WINDOW_SIGMA = 0.125
+"""Width of the Gaussian that weights the planes of a window, in windows (nnU-Net's)."""
+PLANES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,8 @@ class Segmenter(ABC):
 
     AdamW, linear warm-up over `warm_up` of all steps, then cosine to 0. Each `evaluate_every` epochs the main score of the
     validation part is taken on whole label maps; the best epoch is kept, the earlier one of equals. `side`: the side at which
-    logits and masks are compared in training (None: eight times the grid's, 256 at most, never less than the grid's).
-    `flips` mirrors grids and masks left-right and top-bottom: exact for `pixels`, an approximation for a transformer's grid.
+    logits and masks are compared in training (None: see `_crops`). `flips` mirrors grids and masks left-right and top-bottom,
+    `rotate` turns them in-plane by up to so many degrees: exact for `pixels`, approximations for an encoder's grid.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"grid"})
@@ -43,11 +46,12 @@ class Segmenter(ABC):
     warm_up: float = 0.05
     side: int | None = None
     flips: bool = False
+    rotate: float = 0.0
     evaluate_every: int = 5
 
     def __post_init__(self) -> None:
         name = type(self).__name__.lower()
-        for field in ("learning_rate", "weight_decay", "warm_up"):
+        for field in ("learning_rate", "weight_decay", "warm_up", "rotate"):
             value = getattr(self, field)
             _pooled.require(_pooled.is_number(value) and value >= 0, name, field, "a number >= 0", value)
         for field in ("epochs", "batch_size", "evaluate_every"):
@@ -56,18 +60,23 @@ class Segmenter(ABC):
 
     @abstractmethod
     def network(self, widths: Sequence[int], grid: tuple[int, int], outputs: int, side: int) -> Any:
-        """A torch module from a list of grids [(N, widths[l], h_l, w_l)] to logits (N, outputs, h', w'), h' at most `side`."""
+        """A torch module from a list of grids [(N, widths[l], [d,] h_l, w_l)] to logits (N, outputs, [d,] h', w')."""
+
+    @property
+    def pieces(self) -> int | None:
+        """Planes of a piece of a volume; None for pictures."""
+        return None
 
     def fit(self, train: Samples, val: Samples | None, ctx: Context) -> State:
         """State: the network's tensors; widths, grid, side and the validation curve among its facts."""
         import torch
 
-        data = _Training.read(train, self.side, ctx)
+        data = Crops.read(train, self.side, self.pieces, ctx)
         steps = self.epochs * math.ceil(len(data) / self.batch_size)
-        facts = {"widths": data.widths, "grid": list(data.grid), "outputs": data.outputs, "side": data.side}
+        facts = {"widths": data.widths, "grid": list(data.grid), "outputs": data.classes, "side": data.side}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(ctx.seed)
-            net = self.network(data.widths, data.grid, data.outputs, data.side).to(ctx.device)
+            net = self.network(data.widths, data.grid, data.classes, data.side).to(ctx.device)
             optimiser = torch.optim.AdamW(net.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
             best: dict[str, Any] = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
             curve: list[float] = []
@@ -78,20 +87,24 @@ class Segmenter(ABC):
             for epoch in range(begun, self.epochs):
                 torch.manual_seed(_epoch_seed(ctx.seed, epoch))
                 net.train()
-                order = np.random.default_rng([ctx.seed, 1, epoch]).permutation(len(data))
-                mirror = np.random.default_rng([ctx.seed, 2, epoch]).random((len(data), 2)) < 0.5
-                for start in range(0, len(order), self.batch_size):
-                    index = order[start : start + self.batch_size]
+                rng = np.random.default_rng([ctx.seed, 1, epoch])
+                pieces = data.drawn(rng)
+                for start in range(0, len(pieces), self.batch_size):
+                    drawn = pieces[start : start + self.batch_size]
                     step = epoch * math.ceil(len(data) / self.batch_size) + start // self.batch_size
                     for group in optimiser.param_groups:
                         group["lr"] = self.learning_rate * _schedule(step, steps, self.warm_up)
-                    grids, masks, boxes = data.batch(index, mirror[index] if self.flips else None, ctx.device)
-                    if len(index) == 1 and len(order) > 1:
+                    grids, masks, boxes = data.batch(drawn)
+                    grids, masks = self._turned(grids, masks, rng)
+                    if len(drawn) == 1 and len(pieces) > 1 and self.pieces is None:
                         continue  # a batch of one has no batch statistics
                     optimiser.zero_grad()
-                    loss = segmentation_loss(to_pixels(net(grids), data.grid, boxes, (data.side, data.side)), masks, ctx.multilabel)
+                    logits = net([grid.to(ctx.device) for grid in grids])
+                    loss = segmentation_loss(to_pixels(logits, data.grid, boxes, (data.side, data.side)), masks.to(ctx.device), ctx.multilabel)
                     loss.backward()
                     optimiser.step()
+                    if self.pieces is not None:
+                        ctx.progress(step + 1, steps, f"{type(self).__name__.lower()}: steps")
                 if not math.isfinite(float(loss.detach())):
                     raise MedprobeError(f"{type(self).__name__.lower()}: the loss is {float(loss.detach())} after epoch {epoch + 1}; lower learning_rate")
                 if val is not None and len(val) and ((epoch + 1) % self.evaluate_every == 0 or epoch + 1 == self.epochs):
@@ -117,19 +130,58 @@ class Segmenter(ABC):
         net.load_state_dict({name: torch.as_tensor(state.tensors[name]).reshape(shape) for name, shape in shapes.items()})
         net.to(ctx.device).eval()
         for sample in samples:
-            yield _predicted(net, sample, tuple(facts["grid"]), ctx)
+            yield self._predicted(net, sample, tuple(facts["grid"]), ctx)
 
-    def _validate(self, net: Any, data: "_Training", val: Samples, ctx: Context) -> float:
+    def _turned(self, grids: list[Any], masks: Any, rng: np.random.Generator) -> tuple[list[Any], Any]:
+        """Each piece under its own draw of `flips` and `rotate`."""
+        import torch
+
+        mirror, angles = rng.random((len(masks), 2)) < 0.5, rng.uniform(-self.rotate, self.rotate, len(masks))
+        for place in range(len(masks)):
+            axes = [axis for axis, flip in zip((-2, -1), mirror[place], strict=True) if flip and self.flips]
+            if axes:
+                masks[place] = torch.flip(masks[place], axes)
+                for grid in grids:
+                    grid[place] = torch.flip(grid[place], axes)
+            if self.rotate:
+                masks[place] = _rotated(masks[place].float(), angles[place], "nearest").round().long()
+                for grid in grids:
+                    grid[place] = _rotated(grid[place], angles[place], "bilinear")
+        return grids, masks
+
+    def _predicted(self, net: Any, sample: Sample, grid: tuple[int, ...], ctx: Context) -> np.ndarray:
+        """Labels ([K,] [D,] H, W) uint8 on the pixels of the source."""
+        import torch
+
+        features = sample.features["image"]
+        shape = features.grids[-1].shape
+        if tuple(shape[2:]) != tuple(grid):
+            raise MedprobeError(f"{sample.id}: expected a grid of {tuple(grid)} as in training, found {tuple(shape[2:])}; give --image-size")
+        size = features.frame.shape if features.frame is not None else (int(grid[0]), int(grid[1]))
+        box = np.array(box_of(features.frame, shape))
+        labels = []
+        with torch.inference_mode():
+            logits = _in_windows(net, features, self.pieces, ctx.device)
+            for start in range(0, len(logits), PLANES_AT_ONCE):
+                part = logits[start : start + PLANES_AT_ONCE]
+                pixels = to_pixels(part, (int(grid[0]), int(grid[1])), np.tile(box, (len(part), 1)), size)
+                labels.append(((pixels > 0) if ctx.multilabel else pixels.argmax(dim=1)).to(torch.uint8).cpu().numpy())
+        found = np.concatenate(labels)
+        if self.pieces is None:
+            return found[0]
+        return np.moveaxis(found, 1, 0) if ctx.multilabel else found
+
+    def _validate(self, net: Any, data: Crops, val: Samples, ctx: Context) -> float:
         assert ctx.monitor is not None
         net.eval()
-        scores = [ctx.monitor(_predicted(net, sample, data.grid, ctx), sample.target) for sample in val]
+        scores = [ctx.monitor(self._predicted(net, sample, data.grid, ctx), sample.target) for sample in val]
         known = [score for score in scores if not math.isnan(score)]
         return float(np.mean(known)) if known else float("nan")
 
-    def _identity(self, ctx: Context, data: "_Training") -> dict[str, Any]:
+    def _identity(self, ctx: Context, data: Crops) -> dict[str, Any]:
         return {**asdict(self), "head": type(self).__name__, "seed": ctx.seed, "n": len(data), "widths": data.widths, "side": data.side}
 
-    def _resume(self, net: Any, optimiser: Any, best: dict[str, Any], curve: list[float], ctx: Context, data: "_Training") -> int:
+    def _resume(self, net: Any, optimiser: Any, best: dict[str, Any], curve: list[float], ctx: Context, data: Crops) -> int:
         """Go on from a checkpoint of this very fit; returns the epochs done."""
         import torch
 
@@ -149,13 +201,30 @@ class Segmenter(ABC):
         curve += [math.nan if score is None else score for score in found.meta["curve"]]
         return int(found.meta["epochs"])
 
-    def _keep(self, net: Any, optimiser: Any, best: dict[str, Any], curve: list[float], epochs: int, ctx: Context, data: "_Training") -> None:
+    def _keep(self, net: Any, optimiser: Any, best: dict[str, Any], curve: list[float], epochs: int, ctx: Context, data: Crops) -> None:
         tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in best.items()}
         for number, state in optimiser.state_dict()["state"].items():
             tensors |= {f"{name}.{number}": state[name] for name in ("step", "exp_avg", "exp_avg_sq")}
         arrays = {name: np.atleast_1d(value.detach().cpu().numpy()) for name, value in tensors.items()}
         ctx.checkpoint.save(State(arrays, {"fit": self._identity(ctx, data), "epochs": epochs, "curve": _pooled.or_none(curve)}))
+
+
+@dataclass(frozen=True)
+class VolumeSegmenter(Segmenter):
+    """A segmenter of volumes: each plane's grids stacked, (N, D_l, depth, h, w); `depth` planes at a time."""
+
+    dims: ClassVar[tuple[int, ...]] = (3,)
+    batch_size: int = 2
+    depth: int = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _pooled.require(_pooled.is_count(self.depth), type(self).__name__.lower(), "depth", "a whole number >= 1", self.depth)
+
+    @property
+    def pieces(self) -> int | None:
+        return self.depth
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:
@@ -170,91 +239,18 @@ def _schedule(step: int, steps: int, warm_up: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
-@dataclass(frozen=True)
-class _Training:
-    """The training part in memory: per level grids (n, D_l, h, w), masks (n, side, side) or (n, K, side, side), boxes (n, 4)."""
-
-    grids: list[Any]
-    masks: Any
-    boxes: np.ndarray
-    side: int
-    outputs: int
-
-    def __len__(self) -> int:
-        return len(self.masks)
-
-    @property
-    def widths(self) -> list[int]:
-        return [int(grid.shape[1]) for grid in self.grids]
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        return int(self.grids[-1].shape[2]), int(self.grids[-1].shape[3])
-
-    @classmethod
-    def read(cls, train: Samples, side: int | None, ctx: Context) -> "_Training":
-        """RequestError: no samples, volumes, grids that differ in shape or do not fit into memory."""
-        import torch
-        from torch.nn.functional import interpolate
-
-        if not len(train):
-            raise RequestError("the training part is empty; give it cases")
-        parts: list[list[Any]] = []
-        masks, boxes = [], []
-        held = 0
-        for number, sample in enumerate(train):
-            features = sample.features["image"]
-            grids = [np.asarray(grid, dtype=np.float32) for grid in features.grids]
-            if not grids or len(grids[-1]) != 1:
-                raise RequestError(f"{sample.id}: expected the grid of one plane, found {len(grids[-1]) if grids else 'none'}; this head is for pictures")
-            if parts and [grid.shape for grid in grids] != [part.shape for part in parts[0]]:
-                raise RequestError(f"{sample.id}: expected grids of one shape for all cases, found {[grid.shape for grid in grids]} and {[part.shape for part in parts[0]]}; give --image-size")
-            held += sum(grid.nbytes for grid in grids)
-            if ctx.max_ram is not None and held > ctx.max_ram:
-                raise MedprobeError(f"the grids of {number + 1} of {len(train)} training cases fill {held / 1e9:.1f} GB already; raise --max-ram, or lower --image-size")
-            if side is None:
-                smallest = max(grids[-1].shape[2:])
-                side = max(smallest, min(8 * smallest, LARGEST_SIDE))
-            parts.append(grids)
-            labels = np.asarray(sample.target.labels)
-            mask = torch.as_tensor(labels.astype(np.float32)).reshape(1, -1, *labels.shape[-2:])
-            masks.append(interpolate(mask, size=(side, side), mode="nearest-exact")[0].to(torch.int16))
-            boxes.append(_box(features.frame, grids[-1].shape))
-            ctx.progress(number + 1, len(train), "reading grids and masks")
-        assert side is not None
-        stacked = torch.stack(masks)
-        levels = [torch.as_tensor(np.concatenate([grids[level] for grids in parts])) for level in range(len(parts[0]))]
-        return cls(levels, stacked if ctx.multilabel else stacked[:, 0], np.array(boxes), side, len(ctx.classes))
-
-    def batch(self, index: np.ndarray, mirror: np.ndarray | None, device: str) -> tuple[list[Any], Any, np.ndarray]:
-        """Grids, masks and boxes of some cases; `mirror` (len(index), 2) says which are flipped along y and x."""
-        import torch
-
-        grids = [grid[index] for grid in self.grids]
-        masks = self.masks[index].long()
-        if mirror is not None:
-            for place, axes in enumerate(mirror):
-                flipped = [axis for axis, flip in zip((-2, -1), axes, strict=True) if flip]
-                if flipped:
-                    masks[place] = torch.flip(masks[place], flipped)
-                    for grid in grids:
-                        grid[place] = torch.flip(grid[place], flipped)
-        return [grid.to(device) for grid in grids], masks.to(device), self.boxes[index]
-
-
-def _box(frame: Frame | None, shape: tuple[int, ...]) -> tuple[float, float, float, float]:
-    """Where the source's plane lies in its grid: top, left, bottom, right in cells."""
-    return (0.0, 0.0, float(shape[-2]), float(shape[-1])) if frame is None else frame.box
-
-
 def to_pixels(logits: Any, grid: tuple[int, int], boxes: np.ndarray, size: tuple[int, int]) -> Any:
-    """Logits (N, K, h, w) over a grid to the pixels (N, K, *size) of the sources, bilinear between cell centres.
+    """Logits (N, K, [d,] h, w) over a grid to the pixels (N, K, [d,] *size) of the sources, bilinear between cell centres.
 
     `boxes` (N, 4): where each source lies in its grid, in cells of `grid`; beyond the outermost centres the value stays.
     """
     import torch
     from torch.nn.functional import grid_sample, interpolate
 
+    if logits.ndim == 5:
+        planes = logits.movedim(2, 1).flatten(0, 1)
+        made = to_pixels(planes, grid, np.repeat(boxes, logits.shape[2], axis=0), size)
+        return made.unflatten(0, (len(logits), logits.shape[2])).movedim(1, 2)
     if all(tuple(box) == (0, 0, *grid) for box in boxes):
         return interpolate(logits, size=size, mode="bilinear", align_corners=False)
     tops, lefts, bottoms, rights = (torch.as_tensor(boxes[:, place], dtype=logits.dtype, device=logits.device)[:, None] for place in range(4))
@@ -266,7 +262,7 @@ def to_pixels(logits: Any, grid: tuple[int, int], boxes: np.ndarray, size: tuple
 
 
 def segmentation_loss(logits: Any, masks: Any, multilabel: bool, smooth: float = 1e-5) -> Any:
-    """Mean of cross-entropy (BCE) plus soft Dice, of logits (N, K, H, W) and masks (N, H, W) or (N, K, H, W).
+    """Mean of cross-entropy (BCE) plus soft Dice, of logits (N, K, ...) and masks (N, ...) or (N, K, ...).
 
     Soft Dice per sample and class, background left out where classes exclude each other, as MONAI's DiceCELoss with
     include_background=False; pixels at -1 are ignored by both.
@@ -287,17 +283,35 @@ def segmentation_loss(logits: Any, masks: Any, multilabel: bool, smooth: float =
     return entropy + (1 - (2 * both + smooth) / (all_of + smooth)).mean()
 
 
-def _predicted(net: Any, sample: Sample, grid: tuple[int, ...], ctx: Context) -> np.ndarray:
+def _rotated(planes: Any, degrees: float, mode: str) -> Any:
+    """(..., h, w) turned about its middle; what comes in from outside is 0."""
+    import torch
+    from torch.nn.functional import affine_grid, grid_sample
+
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    turn = torch.tensor([[[cosine, -sine, 0.0], [sine, cosine, 0.0]]], dtype=planes.dtype)
+    flat = planes.reshape(1, -1, *planes.shape[-2:])
+    return grid_sample(flat, affine_grid(turn, list(flat.shape), align_corners=False), mode=mode, align_corners=False).reshape(planes.shape)
+
+
+def _in_windows(net: Any, features: Features, depth: int | None, device: str) -> Any:
+    """Logits (planes, K, h', w') of a whole case: one pass, or a mean over windows of `depth` planes that overlap by half."""
     import torch
 
-    features = sample.features["image"]
-    grids = [torch.as_tensor(np.array(level, dtype=np.float32), device=ctx.device) for level in features.grids]
-    if tuple(grids[-1].shape[2:]) != tuple(grid):
-        raise MedprobeError(f"{sample.id}: expected a grid of {tuple(grid)} as in training, found {tuple(grids[-1].shape[2:])}; give --image-size")
-    frame = features.frame
-    size = frame.shape if frame is not None else (int(grid[0]), int(grid[1]))
-    box = np.array([_box(frame, grids[-1].shape)])
-    with torch.inference_mode():
-        logits = to_pixels(net(grids), (int(grid[0]), int(grid[1])), box, size)[0]
-        labels = (logits > 0) if ctx.multilabel else logits.argmax(dim=0)
-    return labels.to(torch.uint8).cpu().numpy()
+    total = len(features.grids[-1])
+    if depth is None:
+        return net([planes_of(grid, 0, None)[None].to(device) for grid in features.grids])
+    starts = sorted({*range(0, max(total - depth, 0), max(1, depth // 2)), max(total - depth, 0)})
+    places = torch.arange(depth) - (depth - 1) / 2
+    weight = torch.exp(-0.5 * (places / (WINDOW_SIGMA * depth)) ** 2)
+    weight = weight.clamp(min=float(weight.max()) * 1e-3) if len(starts) > 1 else torch.ones(depth)
+    summed, weights = None, torch.zeros(total)
+    for start in starts:
+        stop = min(start + depth, total)
+        logits = net([planes_of(grid, start, depth)[None].to(device) for grid in features.grids])[0, :, : stop - start].movedim(1, 0).cpu()
+        if summed is None:
+            summed = torch.zeros(total, *logits.shape[1:])
+        summed[start:stop] += logits * weight[: stop - start, None, None, None]
+        weights[start:stop] += weight[: stop - start]
+    assert summed is not None
+    return summed.div_(weights[:, None, None, None]).to(device)

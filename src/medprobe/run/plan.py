@@ -3,9 +3,10 @@
 All faults are collected and raised at once: a wrong request is status 2, something missing is status 3, and 2 wins.
 """
 
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,17 @@ from medprobe.errors import CaseError, Faults, MedprobeError, MissingError, Requ
 from medprobe.features.digests import Digests, source_key
 from medprobe.features.encode import Preprocessing, encoding_facts, measure
 from medprobe.features.store import Encoding, Entry
+from medprobe.imaging import formats
 from medprobe.imaging.formats import count_planes
 from medprobe.registry import HEADS, did_you_mean
-from medprobe.run import results, splits
+from medprobe.run import reading, results, splits
 from medprobe.tasks import models
 from medprobe.tasks.suites import tasks_named, with_settings
 from medprobe.types import Case, Dataset, Source, Task
 
 Progress = Callable[[int, int, str], None]
+Grids = tuple[tuple[int, ...] | None, int]
+LAST: Grids = (None, 1)
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,17 @@ class Question:
     def parts(self) -> dict[int | None, splits.Parts]:
         return {fold: splits.parts_of(self.cases, fold, self.task.split_seed) for fold in self.folds}
 
+    @property
+    def grids(self) -> Grids:
+        """Which grids the head wants of an encoder: (layers by number, or None; how many at even distances then)."""
+        return (self.task.layers, getattr(self.head, "levels", 1)) if "grid" in self.head.needs else LAST
+
     def entries(self, joint_channels: bool) -> dict[tuple[str, str], list[tuple[Entry, tuple[Source, ...]]]]:
         """(case, role) → what is decoded as one: each channel alone, or all channels together for encoders that take any."""
         found = {}
         for case in self.cases:
-            for role, sources in case.images.items():
-                groups = [sources] if joint_channels else [(source,) for source in sources]
+            for role, sources in reading.images(self.task, case).items():
+                groups = [sources] if joint_channels or self.task.channels == "rgb" else [(source,) for source in sources]
                 found[case.id, role] = [(self._entry(group), group) for group in groups]
         return found
 
@@ -105,6 +114,7 @@ class Loaded:
     weights_file: Path | None
     random: bool
     licence: str | None
+    grids: Grids = LAST
 
     @property
     def control(self) -> bool:
@@ -212,7 +222,7 @@ def make(request: Request, progress: Progress, tolerant: bool = False) -> Plan:
             question = _question(task, dataset, request, Digests(cache), progress, questions)
             questions.append(question)
             notes += _notes(question)
-    loaded = load_models(request, faults, progress)
+    loaded = load_models(request, faults, progress, sorted({question.grids for question in questions}, key=str) or [LAST])
     _check_cells(questions, request, faults)
     if not tolerant or any(isinstance(error, RequestError) for error in faults.found):
         faults.raise_if_any()
@@ -276,6 +286,19 @@ def _question(task: Task, dataset: Dataset, request: Request, digests: Digests, 
         everything = splits.with_folds(sorted(dataset.cases(root), key=lambda case: case.id), task.split_seed)
         cases = tuple(splits.limited(everything, request.limit, task.split_seed))
         found = digests.of(paths_of(cases), progress)
+    options = options_of(default, task, request)
+    for setting in sorted({"task.main", "task.monitor"} & set(request.settings)):
+        known_scores = results.score_keys(dataset, "case" if setting == "task.monitor" else dataset.unit)
+        if (asked := request.settings[setting]) not in known_scores:
+            raise RequestError(f"--set {setting}: {task.name} has no score named {asked!r}; {did_you_mean(str(asked), known_scores)}")
+    question = Question(task, dataset, cases, found, options)
+    _ = question.head
+    reading.check(task, dataset, cases)
+    return question
+
+
+def options_of(default: Task, task: Task, request: Request) -> dict[str, Any]:
+    """What of a request differs from the default of the task: the options in the names of results."""
     options = {key.removeprefix("task.") if key.startswith("task.") else key: value for key, value in request.settings.items() if not _is_default(default, key, value)}
     if request.limit is not None:
         options["limit"] = request.limit
@@ -283,13 +306,7 @@ def _question(task: Task, dataset: Dataset, request: Request, digests: Digests, 
         options["image-size"] = request.image_size
     if request.precision != "fp32":
         options["precision"] = request.precision
-    for setting in sorted({"task.main", "task.monitor"} & set(request.settings)):
-        known_scores = results.score_keys(dataset, "case" if setting == "task.monitor" else dataset.unit)
-        if (asked := request.settings[setting]) not in known_scores:
-            raise RequestError(f"--set {setting}: {task.name} has no score named {asked!r}; {did_you_mean(str(asked), known_scores)}")
-    question = Question(task, dataset, cases, found, options)
-    _ = question.head
-    return question
+    return options
 
 
 def _is_default(task: Task, key: str, value: Any) -> bool:
@@ -310,6 +327,9 @@ def _notes(question: Question) -> list[str]:
         notes.append(f"{dataset.name}: the official split shares {len(patients)} patients between {pair} ({', '.join(patients[:3])}, …)")
     if dataset.official_leak and not shared:
         notes.append(f"{dataset.name}: {dataset.official_leak}")
+    odd = [(case.id, note) for case in question.cases for sources in case.images.values() for source in sources for note in formats.notes(source)]
+    if odd:
+        notes.append(f"{dataset.name}: {odd[0][1]} (first of {len(odd)} such findings, in {odd[0][0]})")
     if any(term in dataset.licence for term in ("NC", "non-commercial", "competition")):
         notes.append(f"{dataset.name}: licence {dataset.licence}")
     return notes
@@ -334,7 +354,8 @@ def _check_cells(questions: Sequence[Question], request: Request, faults: Faults
                     raise RequestError(f"{name}: expected labelled cases to train and to test{'' if fold is None else f' in fold {fold}'}, found none to {' or '.join(empty)}; check the split column, or raise --limit")
 
 
-def load_models(request: Request, faults: Faults, progress: Progress) -> list[Loaded]:
+def load_models(request: Request, faults: Faults, progress: Progress, wanted: Sequence[Grids] = (LAST,)) -> list[Loaded]:
+    """Every model of the request, once for each way its grids are wanted."""
     import fnmatch
 
     names: list[str] = []
@@ -352,12 +373,13 @@ def load_models(request: Request, faults: Faults, progress: Progress) -> list[Lo
         with faults.collected():
             named = models.resolve(name, weights.get(name))
             random = "random:" in named.spec
-            for seeds in [(seed,) for seed in request.seeds] if random else [request.seeds]:
+            for seeds, grids in itertools.product([(seed,) for seed in request.seeds] if random else [request.seeds], wanted):
                 encoder = encoders.load(
                     named.spec, weights=weights.get(name), device=device_of(request.device), precision=request.precision,  # type: ignore[arg-type]
                     image_size=request.image_size, seed=child_seed(seeds[0], "encoder") if random else 0,
+                    layers=grids[0], levels=grids[1],
                 )  # fmt: skip
-                loaded.append(Loaded(name, named.spec, encoder, seeds, weights.get(name), random, named.licence))
+                loaded.append(Loaded(name, named.spec, encoder, seeds, weights.get(name), random, named.licence, grids))
     return loaded
 
 
@@ -392,7 +414,7 @@ def preprocessing_of(question: Question, encoder: Any) -> Preprocessing:
         colour = 1
     elif encoder.channels == 3 or (any_channels and one_source and not _all_grey(question)):
         colour = 3
-    return Preprocessing(task.window, (size, size), task.fit_rule, task.resize, colour, dataset.crop)
+    return Preprocessing(task.window, (size, size), task.fit_rule, task.resize, colour, dataset.crop, task.channels)
 
 
 def _all_grey(question: Question) -> bool:
@@ -408,6 +430,8 @@ def _grouped(questions: Sequence[Question], loaded: Sequence[Loaded], request: R
     stems: dict[str, Mapping[str, Any]] = {}
     for one in loaded:
         for question in questions:
+            if one.grids != question.grids:
+                continue
             with faults.collected():
                 if hasattr(one.encoder, "features_of"):
                     preprocessing, grids = Preprocessing(question.task.window, None), False
@@ -427,7 +451,7 @@ def _grouped(questions: Sequence[Question], loaded: Sequence[Loaded], request: R
                 if not todo:
                     continue
                 encoding = Encoding(cache, facts)
-                place = (id(one), encoding.key, id(question.cases))
+                place = (id(one), encoding.key, id(question.cases), question.task.axis, question.task.stride)
                 if place not in collected:
                     collected[place] = {"loaded": one, "preprocessing": preprocessing, "grids": grids, "encoding": encoding, "question": question, "cells": []}
                 collected[place]["cells"] += todo
@@ -440,10 +464,11 @@ def _check_covered(one: Loaded, question: Question) -> None:
         raise MissingError(f"{one.name}: expected features of the {len(question.cases)} cases of {question.dataset.name}, found none for {len(absent)} (first {', '.join(absent[:3])}); add them, named by case id")
 
 
-def group_of(loaded: Loaded, question: Question, request: Request, cache: Path) -> Group:
-    """The encoding of one question by one encoder, without cells: features only."""
-    preprocessing, grids = preprocessing_of(question, loaded.encoder), "grid" in question.head.needs
+def group_of(loaded: Loaded, question: Question, request: Request, cache: Path, only: Case | None = None) -> Group:
+    """The encoding of one question by one encoder, without cells: features only; of one of its cases with grids, if given."""
+    preprocessing, grids = preprocessing_of(question, loaded.encoder), only is not None or "grid" in question.head.needs
     encoding = Encoding(cache, encoding_facts(loaded.encoder, preprocessing, grids, request.precision))
+    question = question if only is None else replace(question, cases=(only,))
     return _group(loaded, preprocessing, grids, encoding, question, [], request)
 
 

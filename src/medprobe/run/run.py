@@ -23,7 +23,7 @@ from medprobe.metrics import stats
 from medprobe.metrics.measure import Measure
 from medprobe.run import maps as mapping
 from medprobe.run import plan as planning
-from medprobe.run import results
+from medprobe.run import reading, results
 from medprobe.run.plan import Cell, Group, Plan, Question, Request, child_seed
 from medprobe.run.references import in_millimetres, reference
 from medprobe.types import Case, Context, Dataset, Features, State
@@ -139,9 +139,9 @@ def samples_of(question: Question, group: Group, bank: Bank, indices: Sequence[i
     for index in indices:
         case = question.cases[index]
         keys = {role: (case.id,) if given else tuple(entry.key for entry, _ in entries[case.id, role]) for role in case.images}
-        items += _items(case, keys, question)
+        items += _items(replace(case, images=reading.images(question.task, case)) if "image" in question.head.needs else case, keys, question)
     needs = question.head.needs
-    return EncodedSamples(items, bank, question.task.window, question.task.planes, "image" in needs, reduce_named(question.task.reduce), _decoder(question.dataset), vectors=shared)
+    return EncodedSamples(items, bank, question.task.window, question.task.planes, "image" in needs, reduce_named(question.task.reduce), reading.decoder(question.task, _decoder(question.dataset)), vectors=shared)
 
 
 def _decoder(dataset: Dataset) -> Callable[[Any], Any] | None:
@@ -277,7 +277,7 @@ def _predicted_maps(cell: Cell, state: State, val: EncodedSamples, test: Encoded
     millimetres = in_millimetres(dataset, [case for case in question.cases if case.target is not None])
     header["task"]["distance_unit"] = "mm" if millimetres else "px"
     cases = {case.id: case for case in question.cases}
-    values = mapping.measured(dataset, cases, question.head.predict(state, test, ctx), test, out, cell.stem, millimetres, ctx.progress)
+    values = mapping.measured(dataset, cases, *reading.as_stored(question.task, question.head.predict(state, test, ctx), test), out, cell.stem, millimetres, ctx.progress)
     values.save(out / "results" / cell.stem, classes)
     return values.measure(classes, header["task"]["distance_unit"])
 

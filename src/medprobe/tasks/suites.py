@@ -9,12 +9,12 @@ from typing import Any
 
 from medprobe.datasets.manifest import load_manifest
 from medprobe.errors import Faults, RequestError
-from medprobe.imaging.recipes import WINDOWS
+from medprobe.imaging.recipes import WINDOWS, check_window
 from medprobe.metrics.thresholds import RULES
 from medprobe.registry import DATASETS, HEADS, TASKS, did_you_mean
 from medprobe.types import Dataset, Task
 
-DEFAULT_HEAD = {"classification": "logreg", "segmentation": "conv2d"}
+DEFAULT_HEAD: Mapping[tuple[str, int], str] = {("classification", 2): "logreg", ("classification", 3): "logreg", ("segmentation", 2): "conv2d", ("segmentation", 3): "conv3d"}
 """The head of a manifest that is named without one."""
 PREDICTIONS = "predictions"
 """Stands where the head is in the name of a task whose predictions were made elsewhere."""
@@ -25,7 +25,7 @@ MAIN: Mapping[str, str] = {"segmentation": "dice", "instances": "voi", "registra
 def suites() -> Mapping[str, list[str]]:
     """Suite → task names: `paper` is every task of a table, `paper/tableN` one table."""
     found: dict[str, list[str]] = {}
-    for name, task in TASKS.items():
+    for name, task in sorted(TASKS.items(), key=lambda item: (item[1].table or 0, item[0])):
         if task.table is not None:
             found.setdefault("paper", []).append(name)
             found.setdefault(f"paper/table{task.table}", []).append(name)
@@ -79,7 +79,7 @@ def _heads(head: str, dataset: Dataset, made_elsewhere: bool) -> list[str]:
         raise RequestError(f"{dataset.name} is of kind {dataset.kind} in {dataset.dims}D, for which there is no head in this version; predictions made elsewhere are scored by: medprobe score")
     if head in HEADS and head not in fitting:
         raise RequestError(f"{dataset.name} is of kind {dataset.kind}, which the head {head} does not answer; {did_you_mean(head, fitting)}")
-    return _matching("head", head or DEFAULT_HEAD[dataset.kind], fitting)
+    return _matching("head", head or DEFAULT_HEAD[dataset.kind, dataset.dims], fitting)
 
 
 def _matching(kind: str, pattern: str, known: Sequence[str]) -> list[str]:
@@ -92,14 +92,18 @@ def _matching(kind: str, pattern: str, known: Sequence[str]) -> list[str]:
 
 
 def default_task(dataset: Dataset, head: str) -> Task:
-    """The task of a table where one is registered; else the dataset's task with this head; else plain defaults."""
+    """The task of a table where one is registered; else the dataset's task with this head; else plain defaults.
+
+    A network trained from pixels stays of the dataset's table, which prints such networks too, though no suite names it.
+    """
     name = f"{dataset.name}/{head}"
     if dataset.root is None:
         if name in TASKS:
             return TASKS.get(name)
         for _, task in TASKS.items():
             if task.dataset == dataset.name:
-                return replace(task, head=head, head_config={}, table=None)
+                supervised = head in HEADS and getattr(HEADS.get(head), "supervised", False)
+                return replace(task, head=head, head_config={}, table=task.table if supervised else None)
     main = MAIN.get(dataset.kind, "auroc")
     return Task(dataset.name, head, window=dataset.recipe, main=main, monitor=main)
 
@@ -126,15 +130,21 @@ def with_settings(task: Task, settings: Mapping[str, Any]) -> Task:
 CHOICES: Mapping[str, Sequence[str]] = {
     "fit_rule": ("squash", "pad", "crop"), "resize": ("bicubic", "bilinear", "area"),
     "pooling": ("cls", "patch_mean", "cls_patch_mean"), "planes": ("mean", "max"),
-    "window": tuple(WINDOWS), "threshold": RULES,
+    "channels": ("late", "rgb"), "axis": ("axial", "coronal", "sagittal"), "threshold": RULES,
 }  # fmt: skip
 
 
 def _fitting(field: str, value: Any) -> Any:
     if field in CHOICES and value not in CHOICES[field]:
         raise RequestError(f"--set task.{field}: expected one of {', '.join(CHOICES[field])}, found {value!r}; {did_you_mean(str(value), list(CHOICES[field]))}")
+    if field == "window":
+        try:
+            check_window(str(value))
+        except RequestError as error:
+            raise RequestError(f"--set task.window: expected one of {', '.join(WINDOWS)}, one for each channel such as ct+suv, or three such as lung|mediastinum|bone; {error}") from None
+        return str(value)
     if field == "layers" and value is not None:
         return tuple(value) if isinstance(value, list | tuple) else (value,)
-    if field in ("image_size", "split_seed") and not (isinstance(value, int) and value >= (1 if field == "image_size" else 0)):
+    if field in ("image_size", "split_seed", "stride") and not (isinstance(value, int) and value >= (0 if field == "split_seed" else 1)):
         raise RequestError(f"--set task.{field}: expected a whole number, found {value!r}; give one")
     return value

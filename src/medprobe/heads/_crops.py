@@ -1,0 +1,158 @@
+"""What a segmenter learns from: pieces of grids and masks, drawn epoch by epoch; grids stay where they are until a batch asks for them.
+
+A picture is one piece. A volume is cut along its planes into pieces of `depth`, planes whole; one third of them hold a class
+other than the background, where there is any (as nnU-Net does).
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medprobe.errors import RequestError
+from medprobe.types import Context, Features, Frame, Samples
+
+IGNORED = -1
+FOREGROUND = 1 / 3
+"""Share of pieces that are put where something is."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """`masks`: of each plane, compressed: int16 (side, side), or (K, side, side) where classes overlap."""
+
+    features: Features
+    masks: tuple[bytes, ...]
+    filled: np.ndarray
+    """Planes that hold a class."""
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        return box_of(self.features.frame, self.features.grids[-1].shape)
+
+
+@dataclass(frozen=True)
+class Crops:
+    """The training part. `side`: at which logits and masks are compared; `depth` in planes, None for pictures."""
+
+    cases: tuple[Case, ...]
+    side: int
+    depth: int | None
+    classes: int
+    multilabel: bool
+
+    def __len__(self) -> int:
+        return sum(self._pieces(case) for case in self.cases)
+
+    @property
+    def widths(self) -> list[int]:
+        return [int(grid.shape[1]) for grid in self.cases[0].features.grids]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return int(self.cases[0].features.grids[-1].shape[2]), int(self.cases[0].features.grids[-1].shape[3])
+
+    @classmethod
+    def read(cls, train: Samples, side: int | None, depth: int | None, ctx: Context) -> "Crops":
+        """RequestError: no samples, volumes where pictures are expected, or grids that differ in shape."""
+        import torch
+        from torch.nn.functional import interpolate
+
+        if not len(train):
+            raise RequestError("the training part is empty; give it cases")
+        cases: list[Case] = []
+        for number, sample in enumerate(train):
+            features = sample.features["image"]
+            if not features.grids:
+                raise RequestError(f"{sample.id}: expected grids, found none; this encoder has no dense features")
+            if depth is None and len(features.grids[-1]) != 1:
+                raise RequestError(f"{sample.id}: expected the grid of one plane, found {len(features.grids[-1])}; this head is for pictures")
+            shapes = [grid.shape[1:] for grid in features.grids]
+            if cases and shapes != (known := [grid.shape[1:] for grid in cases[0].features.grids]):
+                raise RequestError(f"{sample.id}: expected grids of one shape for all cases, found {shapes} and {known}; give --image-size")
+            side = side or _side(features, depth)
+            labels = np.asarray(sample.target.labels)
+            planes = labels.reshape((-1, 1, *labels.shape[-2:]) if not ctx.multilabel else (len(labels), -1, *labels.shape[-2:]))
+            planes = np.moveaxis(planes, 0, 1) if ctx.multilabel else planes  # (D, K or 1, H, W)
+            if len(planes) != len(features.grids[-1]):
+                raise RequestError(f"{sample.id}: expected a mask of {len(features.grids[-1])} planes like its image, found {len(planes)}; write the mask on the image's grid")
+            masks, filled = [], []
+            for plane in planes:
+                small = interpolate(torch.as_tensor(plane.astype(np.float32))[None], size=(side, side), mode="nearest-exact")[0].to(torch.int16)
+                masks.append(zlib.compress((small if ctx.multilabel else small[0]).numpy().tobytes(), 1))
+                filled.append(bool((plane > 0).any()))
+            cases.append(Case(features, tuple(masks), np.flatnonzero(filled)))
+            ctx.progress(number + 1, len(train), "reading masks")
+        assert side is not None
+        return cls(tuple(cases), side, depth, len(ctx.classes), ctx.multilabel)
+
+    def _pieces(self, case: Case) -> int:
+        return 1 if self.depth is None else max(1, round(len(case.masks) / self.depth))
+
+    def drawn(self, rng: np.random.Generator) -> list[tuple[int, int]]:
+        """(case, first plane) of every piece of an epoch, in random order."""
+        pieces = []
+        for number, case in enumerate(self.cases):
+            last = max(0, len(case.masks) - (self.depth or 1))
+            for _ in range(self._pieces(case)):
+                start = int(rng.integers(0, last + 1))
+                if self.depth is not None and rng.random() < FOREGROUND and len(case.filled):
+                    start = int(np.clip(rng.choice(case.filled) - self.depth // 2, 0, last))
+                pieces.append((number, start))
+        return [pieces[place] for place in rng.permutation(len(pieces))]
+
+    def batch(self, pieces: Sequence[tuple[int, int]]) -> tuple[list[Any], Any, np.ndarray]:
+        """Grids (N, D_l, [d,] h, w), masks (N, [K,] [d,] side, side) and boxes (N, 4); planes past the last repeat it, ignored."""
+        import torch
+
+        cases = [self.cases[number] for number, _ in pieces]
+        grids = [
+            torch.stack([planes_of(case.features.grids[level], start, self.depth) for case, (_, start) in zip(cases, pieces, strict=True)])
+            for level in range(len(self.widths))
+        ]
+        masks = torch.stack([self._mask(case, start) for case, (_, start) in zip(cases, pieces, strict=True)])
+        return grids, masks, np.array([case.box for case in cases])
+
+    def _mask(self, case: Case, start: int) -> Any:
+        """int64 ([K,] [d,] side, side)."""
+        import torch
+
+        shape = (self.classes, self.side, self.side) if self.multilabel else (self.side, self.side)
+        stop = min(start + (self.depth or 1), len(case.masks))
+        planes = [np.frombuffer(zlib.decompress(mask), np.int16).reshape(shape) for mask in case.masks[start:stop]]
+        if self.depth is None:
+            return torch.as_tensor(planes[0].astype(np.int64))
+        planes += [np.full(shape, IGNORED, np.int16)] * (self.depth - len(planes))
+        return torch.as_tensor(np.stack(planes, axis=-3).astype(np.int64))
+
+
+def planes_of(grid: Any, start: int, depth: int | None) -> Any:
+    """Planes start…start + depth of a grid (planes, D, h, w) as (D, depth, h, w), the last repeated where it ends; (D, h, w) of a picture."""
+    import torch
+
+    part = np.array(grid[start : start + (depth or 1)], dtype=np.float32)
+    if depth is None:
+        return torch.as_tensor(part[0])
+    if len(part) < depth:
+        part = np.concatenate([part, np.repeat(part[-1:], depth - len(part), axis=0)])
+    return torch.as_tensor(part).movedim(0, 1)
+
+
+LARGEST_PICTURE, LARGEST_PLANE = 256, 512
+
+
+def _side(features: Features, depth: int | None) -> int:
+    """Pictures: eight times the grid's side, 256 at most. Volumes: the smaller of their own side and of sixteen times the
+    grid's, 512 at most. Never less than the grid of an encoder, or than the plane where that is smaller."""
+    smallest = max(features.grids[-1].shape[2:])
+    if depth is None:
+        return max(smallest, min(8 * smallest, LARGEST_PICTURE))
+    own = max(features.frame.shape) if features.frame is not None else smallest
+    return int(min(own, 16 * smallest, LARGEST_PLANE))
+
+
+def box_of(frame: Frame | None, shape: tuple[int, ...]) -> tuple[float, float, float, float]:
+    """Where the source's plane lies in its grid: top, left, bottom, right in cells."""
+    return (0.0, 0.0, float(shape[-2]), float(shape[-1])) if frame is None else frame.box

@@ -1,0 +1,86 @@
+"""Segmentation of volumes by the command: predictions in the geometry of their images, as other programs read it; the same
+scores whatever is kept, streamed, or scored again."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+VOLUMES = 8
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Volumes of several depths and orientations with a bright ball, its mask, in two folds."""
+    rng = np.random.default_rng(0)
+    rows = ["id,patient,fold,image,target"]
+    for number in range(VOLUMES):
+        shape = np.array([20, 26, 9 + number])
+        middle = rng.uniform(0.35, 0.65, 3) * shape
+        places = np.moveaxis(np.indices(shape), 0, -1)
+        mask = (((places - middle) / (6, 6, 3)) ** 2).sum(-1) < 1
+        pixels = rng.normal(300, 40, shape) + 500 * mask
+        affine = np.diag([-1.5, 1.5, 3.0, 1.0]) if number % 2 else np.diag([1.5, 1.5, 3.0, 1.0])
+        affine[:3, 3] = rng.uniform(-50, 50, 3)
+        order = [(0, 1, 2), (2, 0, 1)][number // 2 % 2]
+        turned = affine[:, [*order, 3]]
+        nibabel.save(nibabel.Nifti1Image(pixels.transpose(order).astype(np.int16), turned), tmp_path / f"{number}.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(mask.transpose(order).astype(np.uint8), turned), tmp_path / f"m{number}.nii.gz")
+        rows.append(f"c{number},p{number},{number % 2},{number}.nii.gz,m{number}.nii.gz")
+    (tmp_path / "cases.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "balls.toml").write_text('name = "balls"\nkind = "segmentation"\ndims = 3\nclasses = ["background", "ball"]\n')
+    return tmp_path
+
+
+def medprobe(home: Path, *words: object, status: int = 0) -> subprocess.CompletedProcess[str]:
+    ended = subprocess.run([sys.executable, "-m", "medprobe", *map(str, words)], capture_output=True, text=True, cwd=home, timeout=280)
+    assert ended.returncode == status, ended.stderr
+    assert "Traceback" not in ended.stderr
+    return ended
+
+
+def test_volumes_are_segmented_drawn_scored_and_reported(home: Path) -> None:
+    more = ("--cache", "cache", "--image-size", 32, "--set", "head.epochs=40", "--set", "head.learning_rate=0.01", "--set", "head.depth=8")
+    medprobe(home, "run", "-m", "pixels", "-t", "balls.toml/unet3d", "-o", "out", *more)
+    medprobe(home, "run", "-m", "pixels", "-t", "balls.toml/constant", "-o", "out", "--cache", "cache", "--image-size", 32)
+    ours, control = (json.loads(next((home / "out/results/balls" / head).rglob("summary.json")).read_text())["scores"] for head in ("unet3d", "constant"))
+    assert ours["dice"]["value"] > 0.75 > control["dice"]["value"] + 0.1
+    assert (ours["dice"]["n_cases"], ours["hd95"]["unit"]) == (VOLUMES, "mm")
+
+    written = home / "predictions"
+    written.mkdir()
+    for file in sorted((home / "out/predictions/balls/unet3d").rglob("*.nii.gz")):
+        (written / file.name).write_bytes(file.read_bytes())
+    sitk = pytest.importorskip("SimpleITK")
+    for number in range(VOLUMES):
+        predicted, mask = (sitk.ReadImage(str(file)) for file in (written / f"c{number}.nii.gz", home / f"m{number}.nii.gz"))
+        laid = sitk.GetArrayFromImage(sitk.Resample(predicted, mask, sitk.Transform(), sitk.sitkNearestNeighbor))
+        true = sitk.GetArrayFromImage(mask)
+        assert 2 * (laid * true).sum() / (laid.sum() + true.sum()) > 0.7, "another program finds the prediction where the mask is"
+        loaded, image = (nibabel.as_closest_canonical(nibabel.load(file)) for file in (written / f"c{number}.nii.gz", home / f"{number}.nii.gz"))
+        assert loaded.shape == image.shape
+        np.testing.assert_allclose(loaded.affine, image.affine, atol=1e-4)
+    medprobe(home, "score", "--task", "balls.toml", "--predictions", "predictions", "-o", "scored", "--name", "same")
+    assert json.loads(next((home / "scored").rglob("summary.json")).read_text())["scores"] == ours
+    assert len(list((home / "out/pictures").rglob("*.png"))) == 3 * 2 * 2
+    assert json.loads(medprobe(home, "report", "out", "--json").stdout)["flags"] == [], "above the mean mask"
+
+
+def test_streamed_features_give_the_scores_of_stored_ones_and_the_plan_knows_the_bytes(home: Path) -> None:
+    pytest.importorskip("timm")
+    words = ["run", "-m", "random:timm:vit_pwee_patch16_reg1_gap_256", "-t", "balls.toml/conv3d", "--folds", 0, "--image-size", 64, "--set", "head.epochs=2", "--set", "head.depth=8", "--set", "head.side=16"]
+    plan = json.loads(medprobe(home, *words, "-o", "stored", "--cache", "cache", "--plan", "--json").stdout)
+    medprobe(home, *words, "-o", "stored", "--cache", "cache")
+    held = sum(file.stat().st_size for file in (home / "cache/features").rglob("*.npy"))
+    assert plan["groups"][0]["bytes"] == pytest.approx(held, rel=0.1)
+    (encoding,) = (home / "cache/features").glob("*/encoding.json")
+    assert len(list(encoding.parent.glob("*/grid*.npy"))) == 4, "four layers, for the skips"
+    for number, ram in enumerate(("1MB", "1GB")):
+        medprobe(home, *words, "-o", f"streamed{number}", "--cache", f"cache{number}", "--cache-budget", "1KB", "--max-ram", ram)
+        assert not list((home / f"cache{number}").rglob("*.npy"))
+    stored, *streamed = (json.loads(next((home / folder).rglob("summary.json")).read_text())["scores"] for folder in ("stored", "streamed0", "streamed1"))
+    assert streamed == [stored, stored]
