@@ -33,13 +33,18 @@ OVERLAP = (
     Entry("iou", "overlap", "TP / (TP + FP + FN), averaged as dice; with instruments as classes: mcIoU of EndoVis", BOTH_EMPTY, SKLEARN, "1e-12 relative"),
     Entry("precision", "overlap", "TP / (TP + FP), averaged as dice", "NaN where the class is not predicted", SKLEARN, "1e-12 relative"),
     Entry("recall", "overlap", "TP / (TP + FN), averaged as dice", "NaN where the class is not there", SKLEARN, "1e-12 relative"),
-    Entry("dice.aggregated", "overlap", "2 ΣTP / (2 ΣTP + ΣFP + ΣFN), sums over cases per class, then mean over classes (HECKTOR)", "NaN where the class is in no case", "the formula on pooled voxels", "1e-12 relative"),
+    Entry("dice.aggregated", "overlap", "2 ΣTP / (2 ΣTP + ΣFP + ΣFN), sums over cases per class, then mean over classes", "NaN where the class is in no case", "the formula on pooled voxels", "1e-12 relative"),
+    Entry("dice.aggregated_mm3", "overlap, 3D", "dice.aggregated of volumes in mm³, of voxels that differ in size between cases (HECKTOR 2022)", "NaN where the class is in no case", "the formula on volumes", "1e-12 relative"),
     Entry("iou.aggregated", "overlap", "ΣTP / (ΣTP + ΣFP + ΣFN), as dice.aggregated", "as dice.aggregated", SKLEARN + " on pooled voxels", "1e-12 relative"),
     Entry("precision.aggregated", "overlap", "ΣTP / (ΣTP + ΣFP), as dice.aggregated", "NaN where the class is never predicted", SKLEARN + " on pooled voxels", "1e-12 relative"),
     Entry("recall.aggregated", "overlap", "ΣTP / (ΣTP + ΣFN), as dice.aggregated", "NaN where the class is in no case", SKLEARN + " on pooled voxels", "1e-12 relative"),
+    Entry("dice.present", "overlap", "dice of the cases whose truth holds the class: EDD2020, and lesions of AutoPET", "NaN where the class is not there", SKLEARN, "1e-12 relative"),
+    Entry("iou.present", "overlap", "iou of the cases whose truth holds the class", "NaN where the class is not there", SKLEARN, "1e-12 relative"),
+    Entry("precision.present", "overlap", "precision of the cases whose truth holds the class", "NaN where the class is not there, or not predicted", SKLEARN, "1e-12 relative"),
     Entry("challenge_iou", "overlap, 2D", "mean over images of the mean IoU over the classes in the truth (EndoVis challenge IoU)", "images without instruments are left out; nothing predicted counts 0", "worked image by image", "1e-12 relative"),
     Entry("isi_iou", "overlap, 2D", "mean over images of the mean IoU over the classes in truth or prediction (ISI IoU)", "images with neither are left out", "worked image by image", "1e-12 relative"),
     Entry("m_iou", "overlap, 2D", "sum of intersections / sum of unions over classes and images; images in which nothing is predicted are left out, as in the evaluation of SurgicalSAM", "NaN without any prediction", "worked image by image", "1e-12 relative"),
+    Entry("m_iou.all", "overlap, 2D", "sum of intersections / sum of unions over classes and all images", "NaN where no image holds any", SKLEARN + " on pooled pixels", "1e-12 relative"),
     Entry("binary_iou", "overlap, 2D", "IoU of any class against background, mean over images", "NaN where neither holds any", SKLEARN, "1e-12 relative"),
     Entry("binary_iou.aggregated", "overlap, 2D", "IoU of any class against background, sums over images", "NaN where no image holds any", SKLEARN + " on pooled pixels", "1e-12 relative"),
     Entry("false_positive_volume", "overlap, 3D", "volume of the 18-connected components of the prediction that touch no truth, per case (autoPET)", "0 where nothing is predicted", "worked by hand", "exact", "ml", False),
@@ -78,11 +83,16 @@ ENTRIES = {entry.key: entry for entry in CATALOGUE}
 DIRECTION = {entry.key: entry.higher_is_better for entry in CATALOGUE}
 
 
+def entry_of(key: str) -> Entry:
+    """The entry of a key, also of one that names a region: `hd95.tumour` is described as `hd95`."""
+    return ENTRIES.get(key) or ENTRIES[key.rpartition(".")[0]]
+
+
 def facts_of(keys: list[str], unit_of_distance: str) -> dict[str, tuple[str | None, bool]]:
     """Unit and direction of the keys that are not fractions to be raised."""
     found = {}
     for key in keys:
-        entry = ENTRIES[key]
+        entry = entry_of(key)
         unit = unit_of_distance if entry.unit == DISTANCE else entry.unit
         if unit is not None or not entry.higher_is_better:
             found[key] = (unit, entry.higher_is_better)
@@ -99,8 +109,11 @@ classification, folds, intervals and what is ignored stand in [protocols](protoc
 - Distances are in mm, or in px where not every case has a spacing. They run between the centres of border voxels: a border is
   the mask without its erosion by the cross (6 neighbours, 4 in 2D), and outside the array counts as background, so that a
   mask cut off by the edge has a border there. Percentiles are interpolated linearly.
-- Keys of EndoVis (`challenge_iou` to `binary_iou`) exist in 2D with two scored classes or more, volumes of lesions in 3D with a
-  spacing in mm. Registration has the keys of overlap and surface too, of the warped labels against the fixed ones.
+- Keys of EndoVis (`challenge_iou` to `binary_iou`) exist in 2D with two scored classes or more, volumes of lesions and
+  `dice.aggregated_mm3` in 3D with a spacing in mm. Registration has the keys of overlap and surface too, of the warped labels against the fixed ones.
+- A dataset can name regions, unions of classes taken as one mask (`Dataset.regions`): `dice`, `precision`, `recall` and `hd95` then
+  exist as `<key>.<region>` too, each a mean over cases. `organ` (msd-liver, msd-pancreas, msd-hepaticvessel): the first class
+  alone; `tumour` (HECKTOR): GTVp or GTVn.
 - Agreement is with the reference of the same row, and held by the tests; on real masks see `tests/metrics/test_real_data.py`.
 - In Python: `medprobe.metrics.dice, iou, precision, recall, hd, hd95, asd, assd, nsd, hd95_monai, hd95_surfel, surface_dice,
   lesion_volumes` of masks; `voi` (split and merge), `adapted_rand_error` (`convention="skimage"` is arand, `"snemi"`

@@ -15,7 +15,11 @@ from medprobe.metrics.surface import measure_surface
 
 Values = dict[str, np.ndarray]
 SURFACE = ("hd", "hd95", "asd", "assd")
-COUNTS = ("tp", "fp", "fn", "seen_intersection", "seen_union", "any_intersection", "any_union")
+COUNTS = ("tp", "fp", "fn", "voxel", "seen_intersection", "seen_union", "any_intersection", "any_union")
+PRESENT = ("dice", "iou", "precision")
+"""What is also averaged over the cases that hold the class, as `.present`; recall and distances are undefined in the others anyway."""
+REGIONAL = ("dice", "precision", "recall", "hd95")
+"""What is measured of a region, a union of classes taken as one mask, as `.<region>`."""
 IGNORED = -1
 """The label of ignored voxels in a truth that was read."""
 
@@ -26,11 +30,12 @@ def foreground(classes: Sequence[str], multilabel: bool) -> tuple[str, ...]:
 
 
 def segmentation_case(
-    pred: np.ndarray, true: np.ndarray, classes: int, spacing: Sequence[float], *, multilabel: bool = False, images: bool = True, volumes: bool = True
-) -> Values:
+    pred: np.ndarray, true: np.ndarray, classes: int, spacing: Sequence[float], *,
+    multilabel: bool = False, images: bool = True, volumes: bool = True, regions: Mapping[str, Sequence[int]] | None = None,
+) -> Values:  # fmt: skip
     """Values of one case. `pred` and `true` are label maps (H, W) or (D, H, W) of 0…classes-1, the truth with -1 where ignored,
     or (multilabel) masks (classes, …). `spacing` in array order; `images` adds the readings of EndoVis in 2D, `volumes`
-    those of autoPET in 3D (spacing in mm)."""
+    those of autoPET and HECKTOR in 3D (spacing in mm); `regions`: name → the labels (or masks) it is made of."""
     pred, true = np.asarray(pred), np.asarray(true)
     if multilabel:
         if true.min() < 0:
@@ -54,7 +59,19 @@ def segmentation_case(
     if dims == 3 and volumes:
         lesions = [lesion_volumes(p, t, spacing) for p, t in masks]
         values |= {"false_positive_volume": np.array([fp for fp, _ in lesions]), "false_negative_volume": np.array([fn for _, fn in lesions])}
+        values["voxel"] = np.full(len(found.tp), np.prod(spacing))
+    for name, numbers in (regions or {}).items():
+        values |= {f"{key}.{name}": value for key, value in _region(values, pred, true, spacing, numbers, multilabel).items()}
     return values
+
+
+def _region(values: Values, pred: np.ndarray, true: np.ndarray, spacing: Sequence[float], numbers: Sequence[int], multilabel: bool) -> Values:
+    if len(numbers) == 1:
+        return {key: values[key][numbers[0] - (not multilabel)] for key in REGIONAL}
+    inside, there = (np.asarray(labels[list(numbers)].any(axis=0) if multilabel else np.isin(labels, numbers)) for labels in (pred, true))
+    found = overlap_of_masks(inside[None], there[None])
+    each = {"dice": found.dice, "precision": found.precision, "recall": found.recall, **measure_surface(inside, there, spacing, (1,), ("hd95",))}
+    return {key: value[0] for key, value in each.items()}
 
 
 def _instruments(found: Overlap, pred: np.ndarray, true: np.ndarray, multilabel: bool) -> Values:
@@ -97,7 +114,11 @@ def measure(values: Mapping[str, np.ndarray], groups: np.ndarray, classes: Seque
     metrics: dict = {name: value for name, value in values.items() if name not in COUNTS}
     if "tp" in values:
         metrics |= percase.aggregated(values["tp"], values["fp"], values["fn"])
+        metrics |= {f"{key}.present": np.where(values["tp"] + values["fn"] > 0, values[key], np.nan) for key in PRESENT}
+    if "voxel" in values:
+        metrics["dice.aggregated_mm3"] = percase.aggregated(*(values[name] * values["voxel"] for name in ("tp", "fp", "fn")))["dice.aggregated"]
     if "any_union" in values:
         metrics["m_iou"] = percase.ratio_of_sums(values["seen_intersection"], values["seen_union"])
+        metrics["m_iou.all"] = percase.ratio_of_sums(values["tp"].sum(axis=1), (values["tp"] + values["fp"] + values["fn"]).sum(axis=1))
         metrics["binary_iou.aggregated"] = percase.ratio_of_sums(values["any_intersection"], values["any_union"])
     return percase.measure_cases(metrics, groups, classes, facts=catalogue.facts_of(list(metrics), unit_of_distance))

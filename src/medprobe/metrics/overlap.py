@@ -4,7 +4,7 @@
 
 0/0 is NaN, for the caller to count: Dice and IoU of a class that is in neither map, precision of a class that is not
 predicted, recall of one that is not there. A value per case and class is averaged over cases and then over classes;
-`.aggregated` sums TP, FP and FN over cases first (of HECKTOR's two tumour classes: the official aggregated Dice).
+`.aggregated` sums TP, FP and FN over cases first (`.aggregated_mm3`, of HECKTOR's two tumour classes: the official aggregated Dice).
 
 Endoscopic instruments are scored in four ways that differ in which classes of an image count (methods sheet 5.1, from the
 evaluation of ISINet and SurgicalSAM): see `endovis`. Lesions are counted by volume as in autoPET: see `lesion_volumes`.

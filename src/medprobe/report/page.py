@@ -44,7 +44,7 @@ def write_report(results: Path, out: Path | None = None) -> Summary:
     out = out or base / "report"
     drawn = [_figure(name, caption, figure, out) for name, caption, figure in figures.figures(tree)]
     sheets = tables.score_sheets(tree)
-    lines = [{**line, "text": tables.interval_text(line["ours"])} for line in published.beside(tree)]
+    lines = [{**line, "text": _ours(line), "printed": published.text_of(line)} for line in published.beside(tree)]
     for sheet in [*sheets, tables.full_sheet(tree), *_published_sheets(lines)]:
         tables.write_sheet(sheet, out / "tables")
     found = compare.flags(tree)
@@ -53,7 +53,7 @@ def write_report(results: Path, out: Path | None = None) -> Summary:
     counts = {"done": sum(cell["status"] == "done" for cell in cells), "failed": sum(cell["status"] == "failed" for cell in cells), "missing": len(missing)}
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string((Path(__file__).parent / "template.html").read_text())
     page = template.render(
-        counts=counts, models=tree.models, tasks=tree.tasks, flags=found, figures=drawn, sheets=sheets, published=lines, missing=missing,
+        counts=counts, models=tree.models, tasks=tree.tasks, flags=found, figures=drawn, sheets=sheets, published=_by_table(lines), missing=missing,
         compared=any(row.control for row in tree.rows) and any(not row.control for row in tree.rows),
         changed=sorted({row.task["dataset"] for row in tree.rows if len(set().union(*(other.fingerprints for other in tree.rows if other.task["dataset"] == row.task["dataset"] and ("limit" in other.options) == ("limit" in row.options)))) > 1}),
         dense=any(row.task["kind"] in DENSE for row in tree.rows), ranked=any(row.task["kind"] not in DENSE for row in tree.rows),
@@ -84,12 +84,22 @@ def _figure(name: str, caption: str, figure: Any, out: Path) -> dict[str, str]:
 
 
 def _published_sheets(lines: list[dict[str, Any]]) -> list[tables.Sheet]:
-    columns = ("dataset", "method", "metric", "published", "ours", "verdict")
-    found = []
-    for table in sorted({line["table"] for line in lines}):
-        rows = tuple((line["dataset"], line["method"], line["metric"], f"{line['published']:.4f}", line["text"], line["verdict"]) for line in lines if line["table"] == table)
-        found.append(tables.Sheet(f"published-table{table}", f"Table {table}", columns, rows))
-    return found
+    columns = ("dataset", "method", "head", "metric", "score", "published", "ours", "verdict")
+    names = ("dataset", "method", "head", "metric", "score", "printed", "text", "verdict")
+    return [tables.Sheet(f"published-table{table['table']}", f"Table {table['table']}", columns, tuple(tuple(line[name] for name in names) for line in (*table["ours"], *table["others"]))) for table in _by_table(lines)]
+
+
+def _by_table(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Table by table, what stands beside a number of ours and what does not."""
+    found: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        table = found.setdefault(line["table"], {"table": line["table"], "ours": [], "others": []})
+        table["ours" if line["ours"] is not None else "others"].append(line)
+    return list(found.values())
+
+
+def _ours(line: dict[str, Any]) -> str:
+    return "—" if line["verdict"] == published.QUOTED else tables.interval_text(line["ours"])
 
 
 def _missing(tree: Tree) -> list[str]:

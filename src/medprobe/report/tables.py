@@ -15,6 +15,8 @@ SECONDARY = {
     "auroc": ("ap", "accuracy@youden_val", "accuracy", "balanced_accuracy", "f1@youden_val", "f1.macro", "accuracy.label@youden_val"),
     "f1.macro": ("accuracy", "f1.weighted", "precision.macro", "recall.macro", "auroc"),
     "dice": ("hd95", "dice.unregistered", "folding_fraction", "iou", "asd"),
+    "dice.present": ("hd95", "precision.present", "false_positive_volume"), "dice.tumour": ("hd95.tumour", "dice.aggregated_mm3"),
+    "challenge_iou": ("binary_iou", "iou"),
     "voi": ("arand", "ap"),
     "jaccard.phase": ("accuracy.video", "precision.phase", "recall.phase", "f1.phase"),
 }
@@ -84,9 +86,9 @@ def score_sheets(tree: Tree) -> list[Sheet]:
 
 
 def _per_class(rows: Sequence[Row], name: str) -> list[Sheet]:
-    """Main score and HD95 of every class of a dense task with several."""
+    """Main score, Dice and HD95 of every class of a dense task with several."""
     found = []
-    for key in ("dice", "hd95"):
+    for key in dict.fromkeys((rows[0].main, "dice", "hd95")):
         scored = [(row, (row.score(key) or {}).get("per_class") or {}) for row in rows]
         classes = list(dict.fromkeys(one for _, each in scored for one in each))
         if rows[0].task["kind"] not in ("segmentation", "registration") or len(classes) < 2:

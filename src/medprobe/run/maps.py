@@ -44,7 +44,7 @@ def measured(
         suffix = ".nii.gz" if dataset.dims == 3 else ".png"
         _write(folder, results.safe_name(sample.id), labels, true, dataset, suffix)
         axes = spacing_of(cases[sample.id], true, dataset.dims, millimetres)
-        values.append(dense.segmentation_case(labels, true.labels, len(dataset.classes), axes, multilabel=dataset.multilabel, volumes=millimetres))
+        values.append(dense.segmentation_case(labels, true.labels, len(dataset.classes), axes, multilabel=dataset.multilabel, volumes=millimetres, regions=results.regions_of(dataset)))
         ids.append(sample.id)
         patients.append(sample.patient)
         progress(number + 1, len(samples), "predicting and scoring cases")

@@ -162,15 +162,23 @@ def _write_long(path: Path, case: np.ndarray, patient: np.ndarray, columns: Iter
     write_atomically(path.with_name(f"{path.name}.cases.parquet"), pd.concat(parts).to_parquet(index=False))
 
 
+def regions_of(dataset: Dataset) -> dict[str, tuple[int, ...]]:
+    """Region → the places of its classes."""
+    return {name: tuple(map(dataset.classes.index, classes)) for name, classes in dataset.regions.items()}
+
+
 def mask_facts(dataset: Dataset) -> dict[str, Any]:
     """How the masks of a dense dataset are read, which its fingerprint does not say; nothing for other kinds."""
-    return {"classes": list(dataset.classes), "values": dataset.values, "ignore": dataset.ignore} if dataset.kind in DENSE else {}
+    if dataset.kind not in DENSE:
+        return {}
+    regions = {"regions": {name: list(classes) for name, classes in dataset.regions.items()}} if dataset.regions else {}
+    return {"classes": list(dataset.classes), "values": dataset.values, "ignore": dataset.ignore, **regions}
 
 
 def score_keys(dataset: Dataset, unit: str) -> list[str]:
     """Every score that predictions for this dataset have, with a validation part."""
     if dataset.kind in DENSE:
-        return [entry.key for entry in catalogue.CATALOGUE]
+        return [*(entry.key for entry in catalogue.CATALOGUE), *(f"{key}.{region}" for region in dataset.regions for key in dense.REGIONAL)]
     classes, multilabel = dataset.classes, dataset.multilabel
     target = np.arange(2 * len(classes)) % len(classes)
     rows = np.eye(len(classes))[target] if multilabel else target

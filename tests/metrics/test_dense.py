@@ -1,0 +1,109 @@
+"""Regions and the scores of cases that hold a class equal those of scikit-learn, medpy and MONAI, and are made again from a saved table."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from medpy.metric import binary
+from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
+
+from medprobe.metrics import dense, stats
+from medprobe.run.results import CaseValues
+
+CLASSES = ("one", "two", "three")
+SPACING = (3.0, 1.5, 2.0)
+
+
+@pytest.fixture
+def pairs(rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(prediction, truth) of seven volumes of background and three classes; class two absent from some truths, all from one."""
+    found = []
+    for number in range(7):
+        pred, true = (rng.choice(4, (5, 7, 6), p=(0.7, 0.1, 0.1, 0.1)) for _ in range(2))
+        true[(true == 2) & (number % 3 == 0)] = 0
+        pred[(pred == 2) & (number == 3)] = 0
+        found.append((pred, true * (number != 5)))
+    return found
+
+
+def values_of(pairs: list[tuple[np.ndarray, np.ndarray]], **more: object) -> CaseValues:
+    each = [dense.segmentation_case(p, t, 4, SPACING[-p.ndim :], **more) for p, t in pairs]  # type: ignore[arg-type]
+    return CaseValues.of([f"c{n}" for n in range(len(each))], [f"p{n // 2}" for n in range(len(each))], each)
+
+
+def test_a_region_is_one_mask_of_its_classes(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    scores = values_of(pairs, regions={"tumour": (1, 3), "organ": (2,)}).measure(CLASSES, "mm").scores()
+    for region, numbers in (("tumour", (1, 3)), ("organ", (2,))):
+        masks = [(np.isin(p, numbers), np.isin(t, numbers)) for p, t in pairs]
+        either = [(p.ravel(), t.ravel()) for p, t in masks if p.any() or t.any()]
+        expected = {
+            "dice": [f1_score(t, p, zero_division=0) for p, t in either],
+            "precision": [precision_score(t, p) for p, t in either if p.any()],
+            "recall": [recall_score(t, p) for p, t in either if t.any()],
+            "hd95": [binary.hd95(p, t, voxelspacing=SPACING) for p, t in masks if p.any() and t.any()],
+        }
+        for key, values in expected.items():
+            found = scores[f"{key}.{region}"]
+            assert found.value == pytest.approx(np.mean(values), rel=1e-12)
+            assert (found.n_undefined, found.per_class) == (len(pairs) - len(values), {})
+    assert (scores["hd95.tumour"].unit, scores["hd95.tumour"].higher_is_better) == ("mm", False)
+    assert scores["dice.organ"].value == scores["dice"].per_class["two"]
+
+
+def test_masks_that_overlap_have_regions_too(rng: np.random.Generator) -> None:
+    pred, true = (rng.random((3, 5, 7, 6)) < 0.3 for _ in range(2))
+    values = dense.segmentation_case(pred, true, 3, SPACING, multilabel=True, regions={"ends": (0, 2), "middle": (1,)})
+    ends = [labels[0] | labels[2] for labels in (pred, true)]
+    assert float(values["dice.ends"]) == pytest.approx(binary.dc(*ends), rel=1e-12)
+    assert float(values["hd95.ends"]) == pytest.approx(binary.hd95(*ends, voxelspacing=SPACING), rel=1e-12)
+    assert float(values["recall.middle"]) == pytest.approx(binary.recall(pred[1], true[1]), rel=1e-12)
+
+
+def test_present_counts_the_cases_that_hold_the_class_as_monai_does(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    metrics = pytest.importorskip("monai.metrics")
+    import torch
+
+    scores = values_of(pairs).measure(CLASSES, "mm").scores()
+    hot = [torch.from_numpy(np.stack([np.eye(4)[labels].transpose(3, 0, 1, 2) for labels in side])) for side in zip(*pairs, strict=True)]
+    for key, theirs in (("dice.present", metrics.compute_dice), ("iou.present", metrics.compute_iou)):
+        each = theirs(*hot, include_background=False, ignore_empty=True).double().numpy()
+        assert list(scores[key].per_class.values()) == pytest.approx(np.nanmean(each, axis=0), rel=1e-6)
+        assert scores[key].n_undefined == np.isnan(each).sum()
+    for number, name in enumerate(CLASSES, 1):
+        there = [(p.ravel() == number, t.ravel() == number) for p, t in pairs if (t == number).any()]
+        expected = [precision_score(t, p) for p, t in there if p.any()]
+        assert scores["precision.present"].per_class[name] == pytest.approx(np.mean(expected), rel=1e-12)
+    assert scores["dice.present"].value > scores["dice"].value, "false alarms where nothing is cost Dice only"
+
+
+def test_m_iou_of_all_images_is_that_of_pooled_pixels(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    images = [(p[0], t[0]) for p, t in pairs] + [(np.zeros((7, 6), int), np.ones((7, 6), int))]
+    scores = values_of(images).measure(CLASSES, "px").scores()
+    pred, true = (np.concatenate([image.ravel() for image in side]) for side in zip(*images, strict=True))
+    assert scores["m_iou.all"].value == pytest.approx(jaccard_score(true, pred, labels=(1, 2, 3), average="micro"), rel=1e-12)
+    seen = [(p.ravel(), t.ravel()) for p, t in images if p.any()]
+    pred, true = (np.concatenate(side) for side in zip(*seen, strict=True))
+    assert scores["m_iou"].value == pytest.approx(jaccard_score(true, pred, labels=(1, 2, 3), average="micro"), rel=1e-12)
+
+
+def test_a_saved_table_gives_every_score_again(pairs: list[tuple[np.ndarray, np.ndarray]], tmp_path: Path) -> None:
+    values = values_of(pairs, regions={"tumour": (1, 3), "organ": (2,)})
+    values.save(tmp_path / "s", CLASSES)
+    one, two = (stats.combine_folds([each.measure(CLASSES, "mm")], resamples=50) for each in (values, CaseValues.load(tmp_path / "s", CLASSES)))
+    assert str(one) == str(two)
+    assert one["dice.tumour"].low <= one["dice.tumour"].value <= one["dice.tumour"].high
+
+
+def test_volumes_of_voxels_of_several_sizes_are_added_as_hecktor_does(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    spacings = [(1.0 + n, 2.0, 0.5) for n in range(len(pairs))]
+    each = [dense.segmentation_case(p, t, 4, spacing) for (p, t), spacing in zip(pairs, spacings, strict=True)]
+    names = [str(n) for n in range(len(each))]
+    scores = CaseValues.of(names, names, each).measure(CLASSES, "mm").scores()
+    expected = []
+    for number in (1, 2, 3):
+        volumes = [(((p == number) & (t == number)).sum() * np.prod(s), ((p == number).sum() + (t == number).sum()) * np.prod(s)) for (p, t), s in zip(pairs, spacings, strict=True)]
+        both, sizes = np.sum(volumes, axis=0)
+        expected.append(2 * both / sizes)
+    assert list(scores["dice.aggregated_mm3"].per_class.values()) == pytest.approx(expected, rel=1e-12)
+    assert scores["dice.aggregated_mm3"].value == pytest.approx(np.mean(expected), rel=1e-12)
+    assert scores["dice.aggregated_mm3"].value != scores["dice.aggregated"].value
