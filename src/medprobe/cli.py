@@ -284,6 +284,38 @@ def compare(
         Console(width=None if sys.stdout.isatty() else 160).print(comparison_table(rows, baseline))
 
 
+@app.command()
+def show(
+    model: Annotated[str, typer.Option("--model", "-m", help="Models, joined by commas: their features are shown side by side.")],
+    task: Annotated[str, typer.Option("--task", "-t", help="One task.")],
+    case: Annotated[str, typer.Option("--case", help="The id of one of its cases.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for pictures; the --out of a run, to see its predictions too.")] = Path("runs"),
+    data: Data = None,
+    weights: Annotated[list[str] | None, typer.Option("--weights", help="Local checkpoint FILE, or NAME=FILE per model.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the planes in pixels.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE: head.FIELD or task.FIELD, as in the run. Repeatable.")] = None,
+    cache: Cache = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda:0.")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Pictures of one case: planes, feature PCA, prediction, target. Nothing is trained."""
+    from medprobe.run.plan import Request
+    from medprobe.run.progress import reporting, say
+    from medprobe.run.show import show as show_case
+
+    request = Request(model, task, out, data, tuple(weights or ()), image_size=image_size, device=device, precision=precision, settings=_settings(set_ or []), cache=cache)
+    with reporting() as progress:
+        files, notes = show_case(request, case, progress)
+    for note in notes:
+        say(note)
+    if as_json:
+        _print([str(file) for file in files])
+    else:
+        print("\n".join(map(str, files)))
+
+
 @app.command(name="list")
 def list_(
     what: Annotated[str, typer.Argument(help="datasets, encoders, heads, tasks or models")],
