@@ -238,3 +238,49 @@ def test_another_weights_digest_is_another_encoding(tmp_path: Path) -> None:
     keys = {Encoding(tmp_path, encoding_facts(encoder, SIZE, False, "fp32")).key for encoder in (one, two)}
     assert len(keys) == 2
     assert json.dumps(encoding_facts(one, SIZE, False, "fp32"))
+
+
+def test_a_volume_is_decoded_once_whatever_workers_there_are(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    import nibabel
+
+    from medprobe.imaging import nifti
+
+    files = [tmp_path / f"{number}.nii.gz" for number in range(5)]
+    for number, file in enumerate(files):
+        nibabel.save(nibabel.Nifti1Image(rng.integers(0, 255, (16, 16, 30 + number), dtype=np.uint8), np.eye(4)), file)
+    digests = Digests(tmp_path / "cache").of(files)
+    sources = {source_key((Source(file),), digests): (Source(file),) for file in files}
+    entries = [Entry(key, 30 + number) for number, key in enumerate(sources)]
+    log, read = tmp_path / "log", nifti.volume
+
+    def counted(path: Path, **more: object):  # type: ignore[no-untyped-def]
+        with log.open("a") as file:
+            file.write(f"{path.name}\n")
+        return read(path, **more)
+
+    monkeypatch.setattr(nifti, "volume", counted)
+    made = {}
+    for workers in (0, 2):
+        encoding = Encoding(tmp_path / f"cache{workers}", encoding_facts(Counting(), SIZE, True, "fp32"))
+        bank = StoredBank(encoding, Pipeline(Counting(), SIZE, True, 8, workers), sources, entries, nothing)
+        made[workers] = np.concatenate([np.asarray(bank.features(key).grids[0]) for key in sources])
+        assert sorted(log.read_text().split()) == [file.name for file in files]
+        log.unlink()
+        nifti._volumes.cache_clear()
+    np.testing.assert_array_equal(made[0], made[2])
+
+
+def test_planes_of_a_single_colour_are_encoded_once(tmp_path: Path, rng: np.random.Generator) -> None:
+    planes = rng.integers(0, 255, (40, 16, 16), np.uint8)
+    planes[[0, 1, 2, 17, 39]] = 0
+    planes[[5, 6]] = 200
+    np.save(tmp_path / "stack.npy", planes)
+    source = (Source(tmp_path / "stack.npy"),)
+    key = source_key(source, Digests(tmp_path / "cache").of([source[0].path]))
+    log = tmp_path / "log"
+    pipeline = Pipeline(Counting(log), SIZE, True, 8, 0)
+    bank = StoredBank(Encoding(tmp_path / "cache", encoding_facts(Counting(), SIZE, True, "fp32")), pipeline, {key: source}, [Entry(key, 40)], nothing)
+    assert sum(map(int, log.read_text().split())) == 40 - 2 - 1, "three of black and two of grey lie in one batch"
+    expected = Counting()(torch.from_numpy(planes[:, None].repeat(3, 1) / np.float32(255)))
+    np.testing.assert_allclose(bank.features(key).cls, expected.cls, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(bank.features(key).grids[0], expected.grids[0])

@@ -44,3 +44,40 @@ def test_the_same_seed_twice_gives_identical_scores(tmp_path: Path) -> None:
     one, two = (mp.evaluate("random:timm:resnet10t", "phantom-xray/linear", tmp_path, tmp_path / out, cache=tmp_path / f"cache-{out}", **options) for out in ("a", "b"))
     assert one.results[0]["scores"] == two.results[0]["scores"]
     assert one.results[0]["key"] == two.results[0]["key"]
+
+
+DENSE = tuple(name for name in DATASETS.names() if DATASETS.get(name).kind == "segmentation" and not name.startswith("phantom"))
+
+
+@pytest.mark.parametrize("name", DENSE)
+@pytest.mark.filterwarnings("ignore")
+def test_a_twin_to_segment_passes_its_check_and_runs(tmp_path: Path, name: str) -> None:
+    dataset = DATASETS.get(name)
+    assert dataset.twin is not None
+    folder = tmp_path / "data" / (dataset.folders[0] if dataset.folders else name)
+    folder.mkdir(parents=True)
+    dataset.twin(folder, np.random.default_rng(0))
+    assert [finding for finding in check_dataset(dataset, locate(dataset, tmp_path / "data")) if not finding.ok] == []
+    head = f"linear{dataset.dims}d"
+    fold = (0,) if dataset.dims == 3 else None
+    options: dict = {"image_size": 32, "folds": fold, "settings": {"head.epochs": 1}, "cache": tmp_path / "cache"}
+    found = mp.evaluate("pixels", f"{name}/{head}", tmp_path / "data", tmp_path / "out", **options)
+    (result,) = found.results
+    main = result["task"]["config"]["main"]
+    assert result["scores"][main]["n_cases"] + result["scores"][main]["n_undefined"] > 0
+    assert result["cases"]["train"]
+    assert set(dataset.classes[not dataset.multilabel :]) <= set(result["scores"]["dice"]["per_class"])
+
+
+@pytest.mark.parametrize("name", ["ctrate", "ctrate-original"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_twin_of_volumes_to_classify_passes_its_check_and_runs(tmp_path: Path, name: str) -> None:
+    dataset = DATASETS.get(name)
+    assert dataset.twin is not None
+    folder = tmp_path / "data" / dataset.folders[0]
+    folder.mkdir(parents=True)
+    dataset.twin(folder, np.random.default_rng(0))
+    assert [finding for finding in check_dataset(dataset, locate(dataset, tmp_path / "data")) if not finding.ok] == []
+    for planes in ("mean", "max"):
+        found = mp.evaluate("pixels", f"{name}/linear,{name}/knn,{name}/constant", tmp_path / "data", tmp_path / planes, cache=tmp_path / "cache", image_size=32, settings={"task.planes": planes})
+        assert {task: score["pixels"]["auroc"]["n_cases"] > 0 for task, score in found.scores.items()} == {f"{name}/{head}": True for head in ("linear", "knn", "constant")}

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -104,11 +105,12 @@ def _decode(piece: _Piece, preprocessing: Preprocessing) -> tuple[np.ndarray, li
 
 
 def pieces_of(shard: Shard, sources: Mapping[str, tuple[Source, ...]], batch_size: int, start: int, stop: int) -> list[list[_Piece]]:
-    """The rows start…stop of a shard as batches; no batch crosses the border of a chunk."""
+    """The rows start…stop of a shard as batches; no batch crosses the border of a chunk, or of an entry that fills several."""
     batches: list[list[_Piece]] = []
     entries = [(entry, row) for entry, row in shard.spans() if row + entry.planes > start and row < stop]
-    for low in range(start, stop, shard.chunk):
-        high = min(low + shard.chunk, stop)
+    long = {row + end for entry, row in entries if entry.planes > batch_size for end in (0, entry.planes)}
+    cuts = sorted({*range(start, stop, shard.chunk), *(row for row in long if start < row < stop), stop})
+    for low, high in pairwise(cuts):
         for first in range(low, high, batch_size):
             last = min(first + batch_size, high)
             batch = []
@@ -175,14 +177,20 @@ class Pipeline:
             return
         import torch
 
+        owners = _owners(batches, self.workers)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
-            loader: Any = torch.utils.data.DataLoader(
-                work, batch_size=None, num_workers=min(self.workers, len(batches)), collate_fn=_as_is, prefetch_factor=2, worker_init_fn=_end_with_parent,
-                multiprocessing_context="fork" if os.name == "posix" and os.uname().sysname == "Linux" else None,
-            )  # fmt: skip
+            loaders: list[Any] = [
+                torch.utils.data.DataLoader(
+                    work, batch_size=None, sampler=[place for place, owner in enumerate(owners) if owner == worker], num_workers=1, collate_fn=_as_is,
+                    prefetch_factor=4, worker_init_fn=_end_with_parent, multiprocessing_context="fork" if os.name == "posix" and os.uname().sysname == "Linux" else None,
+                )
+                for worker in sorted(set(owners))
+            ]  # fmt: skip
             try:
-                yield from loader
+                decoded = [iter(loader) for loader in loaders]
+                for owner in owners:
+                    yield next(decoded[owner])
             except RuntimeError as error:
                 if "DataLoader worker" not in str(error):
                     raise
@@ -239,6 +247,12 @@ class Pipeline:
             else:
                 chunk.unreadable[key] = error
         return rows
+
+
+def _owners(batches: Sequence[Sequence[_Piece]], workers: int) -> list[int]:
+    """The worker of each batch, in turn; all batches of one volume or video have the same, so that none is decoded twice."""
+    turns: dict[Any, int] = {}
+    return [turns.setdefault(batch[0].key if len(batch) == 1 else number, len(turns) % workers) for number, batch in enumerate(batches)]
 
 
 def _as_is(item: Any) -> Any:

@@ -72,7 +72,9 @@ class Crops:
             shapes = [grid.shape[1:] for grid in features.grids]
             if cases and shapes != (known := [grid.shape[1:] for grid in cases[0].features.grids]):
                 raise RequestError(f"{sample.id}: expected grids of one shape for all cases, found {shapes} and {known}; give --image-size")
-            side = side or _side(features, depth)
+            if side is None:
+                cells = max(features.grids[-1].shape[2:])
+                side = side_of(cells, max(features.frame.shape) if features.frame is not None else cells, depth)
             labels = np.asarray(sample.target.labels)
             planes = labels.reshape((-1, 1, *labels.shape[-2:]) if not ctx.multilabel else (len(labels), -1, *labels.shape[-2:]))
             planes = np.moveaxis(planes, 0, 1) if ctx.multilabel else planes  # (D, K or 1, H, W)
@@ -143,14 +145,15 @@ def planes_of(grid: Any, start: int, depth: int | None) -> Any:
 LARGEST_PICTURE, LARGEST_PLANE = 256, 512
 
 
-def _side(features: Features, depth: int | None) -> int:
-    """Pictures: eight times the grid's side, 256 at most. Volumes: the smaller of their own side and of sixteen times the
-    grid's, 512 at most. Never less than the grid of an encoder, or than the plane where that is smaller."""
-    smallest = max(features.grids[-1].shape[2:])
+def side_of(cells: float, own: int, depth: int | None) -> int:
+    """The side for training, from the longer sides of a grid and of its source's plane in pixels.
+
+    Pictures: eight times the grid's, 256 at most, never less than the grid's. Volumes: the smaller of the source's own and of
+    sixteen times the grid's, 512 at most.
+    """
     if depth is None:
-        return max(smallest, min(8 * smallest, LARGEST_PICTURE))
-    own = max(features.frame.shape) if features.frame is not None else smallest
-    return int(min(own, 16 * smallest, LARGEST_PLANE))
+        return int(max(cells, min(8 * cells, LARGEST_PICTURE)))
+    return int(min(own, 16 * cells, LARGEST_PLANE))
 
 
 def box_of(frame: Frame | None, shape: tuple[int, ...]) -> tuple[float, float, float, float]:

@@ -8,7 +8,7 @@ common side. Volumes are predicted in pieces of `depth` planes that overlap by h
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from medprobe.errors import MedprobeError
 from medprobe.heads import _pooled
-from medprobe.heads._crops import IGNORED, Crops, box_of, planes_of
+from medprobe.heads._crops import IGNORED, Crops, box_of, planes_of, side_of
 from medprobe.types import Context, Features, Kind, Sample, Samples, State
 
 SAVE_AFTER = 20.0
@@ -131,6 +131,40 @@ class Segmenter(ABC):
         net.to(ctx.device).eval()
         for sample in samples:
             yield self._predicted(net, sample, tuple(facts["grid"]), ctx)
+
+    def seconds(self, shapes: Sequence[tuple[int, ...]], times: float, own: int, planes: Sequence[Sequence[int]], outputs: int) -> float:
+        """About how long a fit and its predictions take: a step and a pass are measured on grids of `shapes` (D_l, h, w), whose
+        planes are `times` smaller than the real ones, and scaled by area. `own`: the longer side of a source in pixels;
+        `planes`: of each case to train, validate and test on."""
+        import torch
+
+        train, val, test = planes
+        grid = shapes[-1][1:]
+        side = max(1, round((self.side or side_of(max(grid) * times, own, self.pieces)) / times))
+        depth = () if self.pieces is None else (self.pieces,)
+        batch = min(self.batch_size, 2)
+        with torch.random.fork_rng(devices=[]):
+            net = self.network([shape[0] for shape in shapes], (grid[0], grid[1]), outputs, side)
+            inputs = [torch.rand(batch, shape[0], *depth, *shape[1:]) for shape in shapes]
+
+            def step() -> None:
+                to_pixels(net(inputs), (grid[0], grid[1]), np.tile([0.0, 0.0, *grid], (batch, 1)), (side, side)).mean().backward()
+
+            def look() -> None:
+                with torch.inference_mode():
+                    net([one[:1] for one in inputs])
+
+            one_step, one_look = _timed(step), _timed(look)
+        steps = self.epochs * math.ceil(sum(map(self._pieces_of, train)) / self.batch_size) * self.batch_size / batch
+        evaluations = math.ceil(self.epochs / self.evaluate_every)
+        looks = evaluations * sum(map(self._windows_of, val)) + sum(map(self._windows_of, test))
+        return float((steps * one_step + looks * one_look) * times**2)
+
+    def _pieces_of(self, planes: int) -> int:
+        return 1 if self.pieces is None else max(1, round(planes / self.pieces))
+
+    def _windows_of(self, planes: int) -> int:
+        return 1 if self.pieces is None else len(_starts(planes, self.pieces))
 
     def _turned(self, grids: list[Any], masks: Any, rng: np.random.Generator) -> tuple[list[Any], Any]:
         """Each piece under its own draw of `flips` and `rotate`."""
@@ -294,6 +328,19 @@ def _rotated(planes: Any, degrees: float, mode: str) -> Any:
     return grid_sample(flat, affine_grid(turn, list(flat.shape), align_corners=False), mode=mode, align_corners=False).reshape(planes.shape)
 
 
+def _starts(total: int, depth: int) -> list[int]:
+    """First planes of the windows over a volume of `total`."""
+    return sorted({*range(0, max(total - depth, 0), max(1, depth // 2)), max(total - depth, 0)})
+
+
+def _timed(call: Callable[[], None]) -> float:
+    """Seconds of a call, after one that is not counted."""
+    call()
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
 def _in_windows(net: Any, features: Features, depth: int | None, device: str) -> Any:
     """Logits (planes, K, h', w') of a whole case: one pass, or a mean over windows of `depth` planes that overlap by half."""
     import torch
@@ -301,7 +348,7 @@ def _in_windows(net: Any, features: Features, depth: int | None, device: str) ->
     total = len(features.grids[-1])
     if depth is None:
         return net([planes_of(grid, 0, None)[None].to(device) for grid in features.grids])
-    starts = sorted({*range(0, max(total - depth, 0), max(1, depth // 2)), max(total - depth, 0)})
+    starts = _starts(total, depth)
     places = torch.arange(depth) - (depth - 1) / 2
     weight = torch.exp(-0.5 * (places / (WINDOW_SIGMA * depth)) ** 2)
     weight = weight.clamp(min=float(weight.max()) * 1e-3) if len(starts) > 1 else torch.ones(depth)

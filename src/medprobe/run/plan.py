@@ -22,7 +22,7 @@ from medprobe.features.store import Encoding, Entry
 from medprobe.imaging import formats
 from medprobe.imaging.formats import count_planes
 from medprobe.registry import HEADS, did_you_mean
-from medprobe.run import reading, results, splits
+from medprobe.run import costs, reading, results, splits
 from medprobe.tasks import models
 from medprobe.tasks.suites import tasks_named, with_settings
 from medprobe.types import Case, Dataset, Source, Task
@@ -171,6 +171,9 @@ class Group:
     seconds_per_plane: float
     cells: tuple[Cell, ...]
     dataset: str
+    fit_seconds: float = 0.0
+    streamed: str | None = None
+    """Why grids are not kept, if they are not."""
 
     @property
     def missing_planes(self) -> int:
@@ -196,7 +199,8 @@ class Plan:
                     "tasks": sorted({cell.question.task.name for cell in group.cells}), "cells": len(group.cells),
                     "planes": sum(entry.planes for entry in group.entries.values()), "planes_missing": group.missing_planes,
                     "bytes": group.missing_planes * group.bytes_per_plane,
-                    "minutes": group.missing_planes * group.seconds_per_plane / 60,
+                    "minutes": (group.missing_planes * group.seconds_per_plane + group.fit_seconds) / 60,
+                    "minutes_encoding": group.missing_planes * group.seconds_per_plane / 60, "streamed": group.streamed,
                 }
                 for group in self.groups
             ],
@@ -455,7 +459,42 @@ def _grouped(questions: Sequence[Question], loaded: Sequence[Loaded], request: R
                 if place not in collected:
                     collected[place] = {"loaded": one, "preprocessing": preprocessing, "grids": grids, "encoding": encoding, "question": question, "cells": []}
                 collected[place]["cells"] += todo
-    return [_group(request=request, **group) for group in collected.values()], done
+    groups: list[Group] = []
+    for parts in collected.values():
+        group = _group(request=request, **parts)
+        before = sum(each.missing_planes * each.bytes_per_plane for each in groups if each.streamed is None)
+        groups.append(replace(group, streamed=why_streamed(group, request, cache, before), fit_seconds=_fit_seconds(group)))
+    return groups, done
+
+
+def why_streamed(group: Group, request: Request, cache: Path, planned: int = 0) -> str | None:
+    """A sentence where the features of a group would exceed the budget beside what is kept, and `planned` bytes more."""
+    if request.cache_budget is None or not group.missing_planes:
+        return None
+    held = sum(file.stat().st_size for file in (cache / "features").rglob("*.npy")) + planned
+    more = group.missing_planes * group.bytes_per_plane
+    if held + more <= request.cache_budget:
+        return None
+    return f"{more / 1e9:.2f} GB beside {held / 1e9:.2f} GB exceed --cache-budget {request.cache_budget / 1e9:.2f} GB"
+
+
+def _fit_seconds(group: Group) -> float:
+    """Of all cells together; cells of one question differ by their fold only."""
+    total, known = 0.0, dict[int, float]()
+    for cell in group.cells:
+        question = cell.question
+        if id(question) not in known:
+            joint = group.loaded.encoder.channels is None or question.task.channels == "rgb"
+            entries = {} if hasattr(group.loaded.encoder, "features_of") else question.entries(joint)
+            planes = [entries[case.id, "image"][0][0].planes if (case.id, "image") in entries else 1 for case in question.cases]
+            parts = question.parts[cell.fold]
+            first = next((entries[case.id, "image"] for case in question.cases if (case.id, "image") in entries), None)
+            known[id(question)] = 0.0 if first is None else costs.fit_seconds(
+                question.head, group.loaded.encoder, group.preprocessing, [[planes[place] for place in part] for part in (parts.train, parts.val, parts.test)],
+                len(first), len(question.dataset.classes), first[0][1],
+            )  # fmt: skip
+        total += known[id(question)]
+    return total
 
 
 def _check_covered(one: Loaded, question: Question) -> None:

@@ -109,10 +109,8 @@ def open_bank(group: Group, request: Request, cache: Path, progress: Progress) -
     workers = min(2, os.cpu_count() or 1) if group.missing_planes > 4 * batch else 0
     pipeline = Pipeline(group.loaded.encoder, group.preprocessing, group.grids, batch, workers)
     entries = list(group.entries.values())
-    if request.cache_budget is not None and group.missing_planes:
-        held = sum(file.stat().st_size for file in (cache / "features").rglob("*.npy")) if cache.exists() else 0
-        if held + group.missing_planes * group.bytes_per_plane > request.cache_budget:
-            return StreamedBank(pipeline, group.sources, entries, progress, request.max_ram)
+    if planning.why_streamed(group, request, cache):
+        return StreamedBank(pipeline, group.sources, entries, progress, request.max_ram)
     try:
         return StoredBank(group.encoding, pipeline, group.sources, entries, progress)
     except OSError as error:
@@ -340,8 +338,12 @@ def describe(plan: Plan) -> list[str]:
     lines = [f"{facts['cells']['to_do']} results to compute, {facts['cells']['done']} done already; features in {plan.cache}"]
     for group in facts["groups"]:
         size = "x".join(map(str, group["image_size"])) if group["image_size"] else "its own size"
-        work = f"{group['planes_missing']} of {group['planes']} planes to encode, {group['bytes'] / 1e6:.1f} MB, about {_duration(60 * group['minutes'])}" if group["planes_missing"] else f"all {group['planes']} planes encoded"
+        work = f"{group['planes_missing']} of {group['planes']} planes to encode, {group['bytes'] / 1e6:.1f} MB{', encoded again whenever they are asked for' if group['streamed'] else ''}, about {_duration(60 * group['minutes_encoding'])}" if group["planes_missing"] else f"all {group['planes']} planes encoded"
+        if group["minutes"] > group["minutes_encoding"]:
+            work += f"; fits about {_duration(60 * (group['minutes'] - group['minutes_encoding']))}"
         lines.append(f"  {group['model']} on {group['dataset']} at {size}: {work}; {group['cells']} results ({', '.join(group['tasks'])})")
+        if group["streamed"]:
+            lines.append(f"    not kept, since {group['streamed']}")
     lines += [f"  note: {note}" for note in facts["notes"]]
     lines += [f"  missing: {missing}" for missing in facts["missing"]]
     return lines

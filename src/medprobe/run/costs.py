@@ -1,0 +1,33 @@
+"""What a plan says a fit will take, from a few steps of the head's own network: never from a table of machines."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from medprobe.errors import CaseError
+from medprobe.features.encode import Preprocessing
+from medprobe.imaging import recipes
+from medprobe.types import Source
+
+SIDE = 64
+"""Planes are brought to this for measuring, and the time is scaled by their area."""
+
+
+def fit_seconds(head: Any, encoder: Any, preprocessing: Preprocessing, planes: Sequence[Sequence[int]], channels: int, classes: int, sources: tuple[Source, ...]) -> float:
+    """Seconds to fit and predict one cell; 0 for heads that take no time to speak of.
+
+    `planes`: of each case to train, validate and test on; `channels`: encoded one by one; `sources`: of the first case, for its size.
+    """
+    if not hasattr(head, "seconds"):
+        return 0.0
+    try:
+        frame = recipes.planes(sources, window=preprocessing.window, size=preprocessing.size, fit_rule=preprocessing.fit_rule, resize=preprocessing.resize, stop=1, colour=preprocessing.colour, rgb=preprocessing.channels == "rgb")
+    except CaseError:  # met, with its name, when it is encoded
+        return 0.0
+    size = min(frame.pixels.shape[-1], SIDE // encoder.multiple * encoder.multiple or encoder.multiple)
+    if encoder.image_size is not None and not encoder.interpolates:
+        size = encoder.image_size
+    import torch
+
+    made = encoder(torch.rand(1, preprocessing.colour or frame.pixels.shape[1], size, size))
+    shapes = [(channels * grid.shape[1], *grid.shape[2:]) for grid in made.grids]
+    return float(head.seconds(shapes, frame.pixels.shape[-1] / size, max(frame.frame.shape), planes, classes))
