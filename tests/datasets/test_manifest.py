@@ -592,3 +592,18 @@ def test_a_real_manifest_of_polyps_is_read_and_its_masks_understood(tmp_path: Pa
     for case, row in zip(dataset.cases(tmp_path), rows, strict=True):
         found = read_labels(case.target, dims=dataset.dims, classes=dataset.classes, values=dataset.values, ignore=dataset.ignore)
         assert found.labels.mean() == pytest.approx(float(row["polyp_fraction"]), abs=1e-3)
+
+
+def test_channels_of_volumes_are_read_on_the_grid_of_the_first(samples: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from medprobe.imaging import recipes
+
+    for name in ("CT_image", "CT_mask", "PET_image"):
+        shutil.copy(samples / "petct_sarcoma" / "STS_002" / f"{name}.nii.gz", tmp_path)
+    (tmp_path / "m.toml").write_text('name = "m"\nkind = "segmentation"\ndims = 3\nclasses = ["background", "tumour"]\n')
+    (tmp_path / "cases.csv").write_text("id,patient,image,target\na,a,CT_image.nii.gz;PET_image.nii.gz,CT_mask.nii.gz\nb,b,CT_image.nii.gz;CT_image.nii.gz,CT_mask.nii.gz\n")
+    one, two = load_manifest(tmp_path / "m.toml").cases(tmp_path)
+    assert [source.grid for source in one.images["image"]] == [None, (tmp_path / "CT_image.nii.gz").resolve()]
+    assert [source.grid for source in two.images["image"]] == [None, None]
+    assert recipes.image(one.images["image"], "ct+suv").pixels.shape == (2, 48, 143, 161)

@@ -2,8 +2,10 @@
 scores whatever is kept, streamed, or scored again."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nibabel
@@ -84,3 +86,44 @@ def test_streamed_features_give_the_scores_of_stored_ones_and_the_plan_knows_the
         assert not list((home / f"cache{number}").rglob("*.npy"))
     stored, *streamed = (json.loads(next((home / folder).rglob("summary.json")).read_text())["scores"] for folder in ("stored", "streamed0", "streamed1"))
     assert streamed == [stored, stored]
+
+
+SAVING_OFTEN = "import medprobe.heads._dense as dense; dense.SAVE_AFTER = 0.0; from medprobe.cli import main; main()"
+
+
+def test_training_killed_at_any_moment_goes_on_to_the_same_predictions(home: Path) -> None:
+    words = ["run", "-m", "pixels", "-t", "balls.toml/unet3d", "--folds", "0", "--image-size", "32", "--set", "head.epochs=24", "--set", "head.depth=8"]
+    medprobe(home, *words, "-o", "whole", "--cache", "cache")
+    command = [sys.executable, "-c", SAVING_OFTEN, *words, "-o", "cut", "--cache", "cache"]
+    kills = 0
+    for wait in (0.0, 0.7):
+        running = subprocess.Popen(command, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 60
+        known = {file.stat().st_mtime_ns for file in (home / "cut").rglob("*.safetensors")}
+        while running.poll() is None and time.monotonic() < end:
+            if {file.stat().st_mtime_ns for file in (home / "cut").rglob("*.safetensors")} - known:
+                time.sleep(wait)
+                running.kill()
+                kills += running.wait() == -signal.SIGKILL
+                break
+            time.sleep(0.01)
+    assert kills, "the first was killed after a checkpoint"
+    medprobe(home, *words, "-o", "cut", "--cache", "cache")
+    whole, cut = (json.loads(next((home / folder).rglob("seed0-fold0.json")).read_text()) for folder in ("whole", "cut"))
+    assert whole["scores"] == cut["scores"]
+    assert whole["fit"] == cut["fit"]
+    files = sorted((home / "whole/predictions").rglob("*.nii.gz"))
+    assert len(files) == VOLUMES // 2
+    assert all(file.read_bytes() == (home / "cut" / file.relative_to(home / "whole")).read_bytes() for file in files)
+    assert not list((home / "cut").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("task", ["msd-brain/conv3d", "msd-spleen/conv3d", "msd-hippocampus/conv3d", "hecktor2022-ctpet/conv3d"])
+def test_the_plan_of_a_twin_knows_the_bytes(tmp_path: Path, task: str) -> None:
+    medprobe(tmp_path, "twin", task.partition("/")[0], "--out", "data")
+    words = ["run", "-m", "random:timm:vit_pwee_patch16_reg1_gap_256", "-t", task, "--data", "data", "--folds", 0, "--image-size", 64, "--set", "head.epochs=1", "-o", "out", "--cache", "cache"]
+    (planned,) = json.loads(medprobe(tmp_path, *words, "--plan", "--json").stdout)["groups"]
+    medprobe(tmp_path, *words)
+    written = sum(file.stat().st_size for file in (tmp_path / "cache/features").rglob("*") if file.is_file())
+    assert planned["bytes"] == pytest.approx(written, rel=0.1)
+    assert planned["minutes"] > planned["minutes_encoding"] > 0

@@ -8,11 +8,12 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal, cast
 
 from medprobe.datasets._layout import paths_of, refuse_missing
-from medprobe.errors import RequestError
+from medprobe.errors import CaseError, RequestError
 from medprobe.registry import did_you_mean
 from medprobe.types import Case, Dataset, Source, Split
 
@@ -35,6 +36,28 @@ def roles_of(kind: str) -> tuple[str, ...]:
 def required(kind: str) -> tuple[str, ...]:
     """The columns that every row fills in."""
     return ("id", "patient", *roles_of(kind))
+
+
+def _on_first(channels: tuple[Source, ...]) -> tuple[Source, ...]:
+    """Channels whose files say that they lie elsewhere than the first are read on its grid; by headers alone."""
+    from medprobe.imaging import formats
+    from medprobe.imaging.labels import APART, corners_apart
+
+    def grid(source: Source) -> Any:
+        try:
+            return formats.grid(source)
+        except CaseError:  # said where it is decoded
+            return None
+
+    first = grid(channels[0]) if len(channels) > 1 else None
+    if first is None or first.affine is None:
+        return channels
+    laid = []
+    for source in channels:
+        own = grid(source)
+        elsewhere = own is not None and own.affine is not None and (own.shape != first.shape or corners_apart(first.shape, own.affine, first.affine) > APART)
+        laid.append(replace(source, grid=channels[0].path) if elsewhere else source)
+    return tuple(laid)
 
 
 def refusal(path: Path, what: str, faults: Sequence[str]) -> RequestError:
@@ -152,6 +175,8 @@ class Table:
         if row.get("frame") and frame is None:
             self._fault(number, f"frame must be a whole number from 0 on, found {row['frame']!r}; correct it")
         images = {role: self._sources(number, role, row[role], None if frame is None else (frame,)) for role in self.images}
+        if self.dataset.dims == 3:
+            images = {role: _on_first(sources) for role, sources in images.items()}
         target = self._masks(number, row) if self.dataset.kind in MASKS else self._label(number, row)
         part = self._part(number, row)
         split, fold = (cast(Split, part), None) if isinstance(part, str) else (None, part)

@@ -321,12 +321,13 @@ def complete(
         waiting = locked
 
 
-def measure(encoder: Any, preprocessing: Preprocessing, grids: bool) -> tuple[int, float]:
-    """(bytes stored per plane, seconds per plane) from a batch of about a third of a second of this encoder at this size."""
+def measure(encoder: Any, preprocessing: Preprocessing, grids: bool, channels: int = 1) -> tuple[int, float]:
+    """(bytes stored per plane, seconds per plane) from a batch of about a third of a second of this encoder at this size;
+    `channels` of the planes where the encoder takes any number."""
     import torch
 
     size = preprocessing.size or (encoder.default_size,) * 2
-    x = torch.zeros(16, preprocessing.colour or encoder.channels or 1, *size)
+    x = torch.zeros(16, preprocessing.colour or encoder.channels or channels, *size)
     encoder(x[:1])
     planes, seconds = 1, 0.0
     for _ in range(2):

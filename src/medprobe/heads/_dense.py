@@ -99,7 +99,8 @@ class Segmenter(ABC):
                     if len(drawn) == 1 and len(pieces) > 1 and self.pieces is None:
                         continue  # a batch of one has no batch statistics
                     optimiser.zero_grad()
-                    logits = net([grid.to(ctx.device) for grid in grids])
+                    with _precision(ctx):
+                        logits = net([grid.to(ctx.device) for grid in grids]).float()
                     loss = segmentation_loss(to_pixels(logits, data.grid, boxes, (data.side, data.side)), masks.to(ctx.device), ctx.multilabel)
                     loss.backward()
                     optimiser.step()
@@ -195,7 +196,8 @@ class Segmenter(ABC):
         box = np.array(box_of(features.frame, shape))
         labels = []
         with torch.inference_mode():
-            logits = _in_windows(net, features, self.pieces, ctx.device)
+            with _precision(ctx):
+                logits = _in_windows(net, features, self.pieces, ctx.device).float()
             for start in range(0, len(logits), PLANES_AT_ONCE):
                 part = logits[start : start + PLANES_AT_ONCE]
                 pixels = to_pixels(part, (int(grid[0]), int(grid[1])), np.tile(box, (len(part), 1)), size)
@@ -259,6 +261,13 @@ class VolumeSegmenter(Segmenter):
     @property
     def pieces(self) -> int | None:
         return self.depth
+
+
+def _precision(ctx: Context) -> Any:
+    """Under --precision bf16 convolutions are computed in it; weights, loss and steps stay fp32."""
+    import torch
+
+    return torch.autocast(torch.device(ctx.device).type, torch.bfloat16, enabled=ctx.precision == "bf16")
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:
@@ -355,7 +364,7 @@ def _in_windows(net: Any, features: Features, depth: int | None, device: str) ->
     summed, weights = None, torch.zeros(total)
     for start in starts:
         stop = min(start + depth, total)
-        logits = net([planes_of(grid, start, depth)[None].to(device) for grid in features.grids])[0, :, : stop - start].movedim(1, 0).cpu()
+        logits = net([planes_of(grid, start, depth)[None].to(device) for grid in features.grids])[0, :, : stop - start].movedim(1, 0).float().cpu()
         if summed is None:
             summed = torch.zeros(total, *logits.shape[1:])
         summed[start:stop] += logits * weight[: stop - start, None, None, None]

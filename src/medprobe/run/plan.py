@@ -21,6 +21,7 @@ from medprobe.features.encode import Preprocessing, encoding_facts, measure
 from medprobe.features.store import Encoding, Entry
 from medprobe.imaging import formats
 from medprobe.imaging.formats import count_planes
+from medprobe.imaging.recipes import windows_of
 from medprobe.registry import HEADS, did_you_mean
 from medprobe.run import costs, reading, results, splits
 from medprobe.tasks import models
@@ -523,6 +524,7 @@ def _group(loaded: Loaded, preprocessing: Preprocessing, grids: bool, encoding: 
     missing = tuple(key for key in entries if key not in found)
     cost = (0, 0.0)
     if missing:
-        cost = measure(loaded.encoder, preprocessing, grids)
+        channels = sum(map(len, windows_of(sources[missing[0]], preprocessing.window)))
+        cost = measure(loaded.encoder, preprocessing, grids, channels)
     return Group(loaded, preprocessing, grids, encoding, entries, sources, missing, *cost, tuple(cells), question.dataset.name)
 

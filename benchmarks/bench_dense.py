@@ -1,0 +1,89 @@
+"""Training `conv3d` on kept features beside the same with the encoder on-line, in one process, as ratios.
+
+    python benchmarks/bench_dense.py
+
+Four volumes of 32 x 128 x 128, planes at 128 px, batch 2. Kept: a step reads its grids from the store. On-line: a step encodes its planes first,
+as a script does that keeps nothing. Both take the same pieces in the same order, so that losses are equal; the median of
+three interleaved rounds, for encoders of three sizes with random weights. The ratio is bounded by (encoder + head) / head:
+it tells how much of a step the encoder is.
+"""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from medprobe import encoders
+from medprobe.features.bank import StoredBank
+from medprobe.features.digests import Digests, source_key
+from medprobe.features.encode import Pipeline, Preprocessing, encoding_facts
+from medprobe.features.store import Encoding, Entry
+from medprobe.heads._crops import Crops
+from medprobe.heads._dense import segmentation_loss, to_pixels
+from medprobe.imaging.labels import LabelMap
+from medprobe.registry import HEADS
+from medprobe.types import Context, Sample, SampleList, Source
+
+ROUNDS = 3
+GOAL = 5.0
+SIZES = ("small", "base", "large")
+
+
+def main() -> None:
+    rng = np.random.default_rng(0)
+    for size in SIZES:
+        encoder = encoders.load(f"random:timm:vit_{size}_patch16_dinov3", levels=4)
+        with tempfile.TemporaryDirectory() as folder:
+            volumes = [rng.random((32, 128, 128), np.float32) for _ in range(4)]
+            paths = [Path(folder) / f"{number}.npy" for number in range(4)]
+            for path, volume in zip(paths, volumes, strict=True):
+                np.save(path, volume)
+            digests = Digests(Path(folder) / "cache").of(paths)
+            sources = {source_key((Source(path),), digests): (Source(path),) for path in paths}
+            preprocessing = Preprocessing("full-range", (128, 128), colour=3)
+            pipeline = Pipeline(encoder, preprocessing, True, 16, 0)
+            encoding = Encoding(Path(folder) / "cache", encoding_facts(encoder, preprocessing, True, "fp32"))
+            bank = StoredBank(encoding, pipeline, sources, [Entry(key, 32) for key in sources], lambda done, total, what: None)
+            samples = SampleList([Sample(key, key, {"image": bank.features(key)}, target=LabelMap((volume > 0.9).astype(np.uint8))) for key, volume in zip(sources, volumes, strict=True)])
+            head = HEADS.get("conv3d")()
+            crops = Crops.read(samples, None, head.depth, Context(0, classes=("background", "bright")))
+            net = head.network(crops.widths, crops.grid, 2, crops.side)
+            optimiser = torch.optim.SGD(net.parameters(), lr=0.0)
+
+            def step(grids: list[torch.Tensor], masks: torch.Tensor, boxes: np.ndarray) -> float:
+                optimiser.zero_grad()
+                loss = segmentation_loss(to_pixels(net(grids), crops.grid, boxes, (crops.side, crops.side)), masks, False)
+                loss.backward()
+                optimiser.step()
+                return float(loss.detach())
+
+            def kept() -> list[float]:
+                return [step(*crops.batch([(2 * pair, 0), (2 * pair + 1, 0)])) for pair in range(2)]
+
+            def online() -> list[float]:
+                losses = []
+                for pair in range(2):
+                    _, masks, boxes = crops.batch([(2 * pair, 0), (2 * pair + 1, 0)])
+                    made = [[encoder(torch.as_tensor(volume[start : start + 16, None]).expand(-1, 3, -1, -1)).grids for start in (0, 16)] for volume in volumes[2 * pair : 2 * pair + 2]]
+                    grids = [torch.stack([torch.cat([part[level] for part in parts]).movedim(0, 1) for parts in made]) for level in range(4)]
+                    losses.append(step(grids, masks, boxes))
+                return losses
+
+            times: dict[str, list[float]] = {"kept": [], "online": []}
+            kept()
+            for _ in range(ROUNDS):
+                found = {}
+                for name, run in (("kept", kept), ("online", online)):
+                    begin = time.perf_counter()
+                    found[name] = run()
+                    times[name].append(time.perf_counter() - begin)
+                np.testing.assert_allclose(found["kept"], found["online"], rtol=1e-4)
+            ratios = [b / a for a, b in zip(times["kept"], times["online"], strict=True)]
+            print(f"conv3d, ViT-{size} at 128 px: kept {statistics.median(times['kept']):.2f} s, on-line {statistics.median(times['online']):.2f} s: {statistics.median(ratios):.1f} x ({min(ratios):.1f} to {max(ratios):.1f}, goal {GOAL})")
+
+
+if __name__ == "__main__":
+    main()
