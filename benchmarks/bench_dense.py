@@ -32,58 +32,62 @@ GOAL = 5.0
 SIZES = ("small", "base", "large")
 
 
-def main() -> None:
+def compare(size: str) -> None:
     rng = np.random.default_rng(0)
+    encoder = encoders.load(f"random:timm:vit_{size}_patch16_dinov3", levels=4)
+    with tempfile.TemporaryDirectory() as folder:
+        volumes = [rng.random((32, 128, 128), np.float32) for _ in range(4)]
+        paths = [Path(folder) / f"{number}.npy" for number in range(4)]
+        for path, volume in zip(paths, volumes, strict=True):
+            np.save(path, volume)
+        digests = Digests(Path(folder) / "cache").of(paths)
+        sources = {source_key((Source(path),), digests): (Source(path),) for path in paths}
+        preprocessing = Preprocessing("full-range", (128, 128), colour=3)
+        pipeline = Pipeline(encoder, preprocessing, True, 16, 0)
+        encoding = Encoding(Path(folder) / "cache", encoding_facts(encoder, preprocessing, True, "fp32"))
+        bank = StoredBank(encoding, pipeline, sources, [Entry(key, 32) for key in sources], lambda done, total, what: None)
+        samples = SampleList([Sample(key, key, {"image": bank.features(key)}, target=LabelMap((volume > 0.9).astype(np.uint8))) for key, volume in zip(sources, volumes, strict=True)])
+        head = HEADS.get("conv3d")()
+        crops = Crops.read(samples, None, head.depth, Context(0, classes=("background", "bright")))
+        net = head.network(crops.widths, crops.grid, 2, crops.side)
+        optimiser = torch.optim.SGD(net.parameters(), lr=0.0)
+
+        def step(grids: list[torch.Tensor], masks: torch.Tensor, boxes: np.ndarray) -> float:
+            optimiser.zero_grad()
+            loss = segmentation_loss(to_pixels(net(grids), crops.grid, boxes, (crops.side, crops.side)), masks, False)
+            loss.backward()
+            optimiser.step()
+            return float(loss.detach())
+
+        def kept() -> list[float]:
+            return [step(*crops.batch([(2 * pair, 0), (2 * pair + 1, 0)])) for pair in range(2)]
+
+        def online() -> list[float]:
+            losses = []
+            for pair in range(2):
+                _, masks, boxes = crops.batch([(2 * pair, 0), (2 * pair + 1, 0)])
+                made = [[encoder(torch.as_tensor(volume[start : start + 16, None]).expand(-1, 3, -1, -1)).grids for start in (0, 16)] for volume in volumes[2 * pair : 2 * pair + 2]]
+                grids = [torch.stack([torch.cat([part[level] for part in parts]).movedim(0, 1) for parts in made]) for level in range(4)]
+                losses.append(step(grids, masks, boxes))
+            return losses
+
+        times: dict[str, list[float]] = {"kept": [], "online": []}
+        kept()
+        for _ in range(ROUNDS):
+            found = {}
+            for name, run in (("kept", kept), ("online", online)):
+                begin = time.perf_counter()
+                found[name] = run()
+                times[name].append(time.perf_counter() - begin)
+            np.testing.assert_allclose(found["kept"], found["online"], rtol=1e-4)
+        ratios = [b / a for a, b in zip(times["kept"], times["online"], strict=True)]
+        print(f"conv3d, ViT-{size} at 128 px: kept {statistics.median(times['kept']):.2f} s, on-line {statistics.median(times['online']):.2f} s: {statistics.median(ratios):.1f} x ({min(ratios):.1f} to {max(ratios):.1f}, goal {GOAL})")
+
+
+
+def main() -> None:
     for size in SIZES:
-        encoder = encoders.load(f"random:timm:vit_{size}_patch16_dinov3", levels=4)
-        with tempfile.TemporaryDirectory() as folder:
-            volumes = [rng.random((32, 128, 128), np.float32) for _ in range(4)]
-            paths = [Path(folder) / f"{number}.npy" for number in range(4)]
-            for path, volume in zip(paths, volumes, strict=True):
-                np.save(path, volume)
-            digests = Digests(Path(folder) / "cache").of(paths)
-            sources = {source_key((Source(path),), digests): (Source(path),) for path in paths}
-            preprocessing = Preprocessing("full-range", (128, 128), colour=3)
-            pipeline = Pipeline(encoder, preprocessing, True, 16, 0)
-            encoding = Encoding(Path(folder) / "cache", encoding_facts(encoder, preprocessing, True, "fp32"))
-            bank = StoredBank(encoding, pipeline, sources, [Entry(key, 32) for key in sources], lambda done, total, what: None)
-            samples = SampleList([Sample(key, key, {"image": bank.features(key)}, target=LabelMap((volume > 0.9).astype(np.uint8))) for key, volume in zip(sources, volumes, strict=True)])
-            head = HEADS.get("conv3d")()
-            crops = Crops.read(samples, None, head.depth, Context(0, classes=("background", "bright")))
-            net = head.network(crops.widths, crops.grid, 2, crops.side)
-            optimiser = torch.optim.SGD(net.parameters(), lr=0.0)
-
-            def step(grids: list[torch.Tensor], masks: torch.Tensor, boxes: np.ndarray) -> float:
-                optimiser.zero_grad()
-                loss = segmentation_loss(to_pixels(net(grids), crops.grid, boxes, (crops.side, crops.side)), masks, False)
-                loss.backward()
-                optimiser.step()
-                return float(loss.detach())
-
-            def kept() -> list[float]:
-                return [step(*crops.batch([(2 * pair, 0), (2 * pair + 1, 0)])) for pair in range(2)]
-
-            def online() -> list[float]:
-                losses = []
-                for pair in range(2):
-                    _, masks, boxes = crops.batch([(2 * pair, 0), (2 * pair + 1, 0)])
-                    made = [[encoder(torch.as_tensor(volume[start : start + 16, None]).expand(-1, 3, -1, -1)).grids for start in (0, 16)] for volume in volumes[2 * pair : 2 * pair + 2]]
-                    grids = [torch.stack([torch.cat([part[level] for part in parts]).movedim(0, 1) for parts in made]) for level in range(4)]
-                    losses.append(step(grids, masks, boxes))
-                return losses
-
-            times: dict[str, list[float]] = {"kept": [], "online": []}
-            kept()
-            for _ in range(ROUNDS):
-                found = {}
-                for name, run in (("kept", kept), ("online", online)):
-                    begin = time.perf_counter()
-                    found[name] = run()
-                    times[name].append(time.perf_counter() - begin)
-                np.testing.assert_allclose(found["kept"], found["online"], rtol=1e-4)
-            ratios = [b / a for a, b in zip(times["kept"], times["online"], strict=True)]
-            print(f"conv3d, ViT-{size} at 128 px: kept {statistics.median(times['kept']):.2f} s, on-line {statistics.median(times['online']):.2f} s: {statistics.median(ratios):.1f} x ({min(ratios):.1f} to {max(ratios):.1f}, goal {GOAL})")
-
+        compare(size)
 
 if __name__ == "__main__":
     main()

@@ -524,7 +524,7 @@ def _group(loaded: Loaded, preprocessing: Preprocessing, grids: bool, encoding: 
     missing = tuple(key for key in entries if key not in found)
     cost = (0, 0.0)
     if missing:
-        channels = sum(map(len, windows_of(sources[missing[0]], preprocessing.window)))
-        cost = measure(loaded.encoder, preprocessing, grids, channels)
+        made = sum(map(len, windows_of(sources[missing[0]], preprocessing.window)))
+        cost = measure(loaded.encoder, preprocessing, grids, made)
     return Group(loaded, preprocessing, grids, encoding, entries, sources, missing, *cost, tuple(cells), question.dataset.name)
 
