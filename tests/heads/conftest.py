@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from medprobe.types import Context, Features, Sample, SampleList
+from medprobe.imaging.labels import LabelMap
+from medprobe.metrics.overlap import overlap
+from medprobe.types import Context, Features, Sample, SampleList, State
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +38,43 @@ class Recorded:
 @pytest.fixture
 def recorded() -> Recorded:
     return Recorded()
+
+
+CLASSES = ("background", "a", "b")
+
+
+def _dice(pred: np.ndarray, true: LabelMap) -> float:
+    return float(np.nanmean(overlap(pred, true.labels, len(CLASSES), ignore=-1).dice[1:]))
+
+
+@pytest.fixture(scope="session")
+def dice_of() -> Callable[[np.ndarray, LabelMap], float]:
+    """Mean Dice of one label map over the classes a and b."""
+    return _dice
+
+
+@pytest.fixture(scope="session")
+def context() -> Callable[..., Context]:
+    """A context of the three classes background, a and b, with `dice_of` as its monitor."""
+    return lambda **more: Context(0, classes=CLASSES, monitor=_dice, **more)
+
+
+class Stopping:
+    """A checkpoint that stops the fit after some saves."""
+
+    def __init__(self, stop_after: int) -> None:
+        self.state: State | None = None
+        self.left = stop_after
+
+    def load(self) -> State | None:
+        return self.state
+
+    def save(self, state: State) -> None:
+        self.state, self.left = state, self.left - 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="session")
+def stopping() -> type[Stopping]:
+    return Stopping

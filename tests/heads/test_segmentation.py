@@ -11,16 +11,9 @@ from medprobe.heads import _dense
 from medprobe.heads._dense import segmentation_loss, to_pixels
 from medprobe.imaging.labels import LabelMap
 from medprobe.registry import HEADS
-from medprobe.types import Context, Features, Frame, Sample, SampleList, State
+from medprobe.types import Context, Features, Frame, Sample, SampleList
 
 torch = pytest.importorskip("torch")
-CLASSES = ("background", "a", "b")
-
-
-def dice_of(pred: np.ndarray, true: LabelMap) -> float:
-    from medprobe.metrics.overlap import overlap
-
-    return float(np.nanmean(overlap(pred, true.labels, len(CLASSES), ignore=-1).dice[1:]))
 
 
 def one_hot_samples(count: int, side: int = 16, scale: int = 4, seed: int = 0) -> SampleList:
@@ -40,12 +33,8 @@ def one_hot_samples(count: int, side: int = 16, scale: int = 4, seed: int = 0) -
     return SampleList(items)
 
 
-def context(**more: object) -> Context:
-    return Context(0, classes=CLASSES, monitor=dice_of, **more)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize(("name", "settings", "least"), [("linear2d", {"epochs": 60, "learning_rate": 0.05, "dropout": 0.0}, 0.93), ("conv2d", {"epochs": 25, "learning_rate": 2e-3, "side": 32}, 0.93)])
-def test_a_head_given_the_truth_finds_it(name: str, settings: dict, least: float) -> None:
+def test_a_head_given_the_truth_finds_it(name: str, settings: dict, least: float, context, dice_of) -> None:
     """Corners of squares three cells wide are rounded by bilinear upsampling, so Dice stays below 1 on a coarse grid."""
     head = HEADS.get(name)(**settings)
     state = head.fit(one_hot_samples(16, side=8), one_hot_samples(3, side=8, seed=1), context())
@@ -54,7 +43,7 @@ def test_a_head_given_the_truth_finds_it(name: str, settings: dict, least: float
     assert np.mean(scores) >= least
 
 
-def test_a_head_given_the_truth_on_its_own_pixels_reaches_0_99() -> None:
+def test_a_head_given_the_truth_on_its_own_pixels_reaches_0_99(context, dice_of) -> None:
     head = HEADS.get("linear2d")(epochs=60, learning_rate=0.05, dropout=0.0)
     data = one_hot_samples(24, side=32, scale=1)
     state = head.fit(data, None, context())
@@ -96,30 +85,14 @@ def test_logits_of_a_padded_plane_come_back_to_the_pixels_of_its_source() -> Non
     np.testing.assert_allclose(whole.numpy(), nearly.numpy(), atol=1e-4)
 
 
-class Memory:
-    """A checkpoint that stops the fit after some saves."""
-
-    def __init__(self, stop_after: int) -> None:
-        self.state: State | None = None
-        self.left = stop_after
-
-    def load(self) -> State | None:
-        return self.state
-
-    def save(self, state: State) -> None:
-        self.state, self.left = state, self.left - 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("name", ["linear2d", "conv2d", "unet2d"])
 @pytest.mark.filterwarnings("ignore")
-def test_a_fit_that_was_stopped_ends_with_the_same_weights(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_that_was_stopped_ends_with_the_same_weights(name: str, monkeypatch: pytest.MonkeyPatch, context, stopping) -> None:
     head = HEADS.get(name)(epochs=4, batch_size=3, evaluate_every=2, flips=True, side=32)
     train, val = one_hot_samples(5, side=8), one_hot_samples(2, side=8, seed=1)
     monkeypatch.setattr(_dense, "SAVE_AFTER", 0.0)
     undisturbed = head.fit(train, val, context())
-    memory = Memory(2)
+    memory = stopping(2)
     with pytest.raises(KeyboardInterrupt):
         head.fit(train, val, context(checkpoint=memory))
     resumed = head.fit(train, val, context(checkpoint=memory))
@@ -141,7 +114,7 @@ def test_masks_that_overlap_are_predicted_one_by_one() -> None:
         assert (pred == sample.target.labels).mean() > 0.97
 
 
-def test_the_mean_mask_is_the_control() -> None:
+def test_the_mean_mask_is_the_control(context) -> None:
     train, val = one_hot_samples(40), one_hot_samples(8, seed=1)
     head = HEADS.get("constant")()
     state = head.fit(train, val, context())
@@ -159,7 +132,7 @@ def test_the_mean_mask_is_the_control() -> None:
         (lambda sample: replace(sample, features={"image": Features(grids=(np.zeros((4, 3, 16, 16), np.float32),))}), "the grid of one plane"),
     ],
 )
-def test_grids_that_do_not_fit_are_named(change, said: str) -> None:  # type: ignore[no-untyped-def]
+def test_grids_that_do_not_fit_are_named(change, said: str, context) -> None:  # type: ignore[no-untyped-def]
     items = list(one_hot_samples(3))
     with pytest.raises(RequestError, match=said):
         HEADS.get("linear2d")(epochs=1).fit(SampleList([*items[:2], change(items[2])]), None, context())
@@ -170,7 +143,7 @@ def test_settings_that_make_no_sense_are_said() -> None:
         HEADS.get("conv2d")(epochs=0)
 
 
-def test_nothing_is_written_besides_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_written_besides_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context) -> None:
     monkeypatch.chdir(tmp_path)
     HEADS.get("linear2d")(epochs=1).fit(one_hot_samples(3), None, context())
     assert list(tmp_path.iterdir()) == []

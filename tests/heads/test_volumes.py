@@ -11,20 +11,9 @@ from medprobe.heads import _dense, _networks
 from medprobe.heads._crops import Crops
 from medprobe.imaging.labels import LabelMap
 from medprobe.registry import HEADS
-from medprobe.types import Context, Features, Frame, Sample, SampleList, State
+from medprobe.types import Context, Features, Frame, Sample, SampleList
 
 torch = pytest.importorskip("torch")
-CLASSES = ("background", "a", "b")
-
-
-def dice_of(pred: np.ndarray, true: LabelMap) -> float:
-    from medprobe.metrics.overlap import overlap
-
-    return float(np.nanmean(overlap(pred, true.labels, len(CLASSES), ignore=-1).dice[1:]))
-
-
-def context(**more: object) -> Context:
-    return Context(0, classes=CLASSES, monitor=dice_of, **more)  # type: ignore[arg-type]
 
 
 def truth(count: int, planes: tuple[int, ...] = (6, 9, 12), side: int = 16, levels: int = 1, seed: int = 0) -> SampleList:
@@ -51,7 +40,7 @@ def truth(count: int, planes: tuple[int, ...] = (6, 9, 12), side: int = 16, leve
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_a_head_given_the_truth_reaches_0_99(name: str, settings: dict) -> None:
+def test_a_head_given_the_truth_reaches_0_99(name: str, settings: dict, context, dice_of) -> None:
     data = truth(9)
     head = HEADS.get(name)(**settings)
     state = head.fit(data, data if name == "unet3d" else None, context())
@@ -90,30 +79,14 @@ def test_windows_weigh_their_middle(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(made, second / (first + second), rtol=1e-5)
 
 
-class Memory:
-    """A checkpoint that stops the fit after some saves."""
-
-    def __init__(self, stop_after: int) -> None:
-        self.state: State | None = None
-        self.left = stop_after
-
-    def load(self) -> State | None:
-        return self.state
-
-    def save(self, state: State) -> None:
-        self.state, self.left = state, self.left - 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("name", ["linear3d", "conv3d", "unet3d"])
 @pytest.mark.filterwarnings("ignore")
-def test_a_fit_that_was_stopped_ends_with_the_same_weights(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_that_was_stopped_ends_with_the_same_weights(name: str, monkeypatch: pytest.MonkeyPatch, context, stopping) -> None:
     head = HEADS.get(name)(epochs=4, evaluate_every=2, flips=True, rotate=10.0, depth=8)
     train, val = truth(5), truth(2, seed=1)
     monkeypatch.setattr(_dense, "SAVE_AFTER", 0.0)
     undisturbed = head.fit(train, val, context())
-    memory = Memory(2)
+    memory = stopping(2)
     with pytest.raises(KeyboardInterrupt):
         head.fit(train, val, context(checkpoint=memory))
     resumed = head.fit(train, val, context(checkpoint=memory))
@@ -133,7 +106,7 @@ def test_a_network_of_monai_takes_volumes_whose_sides_it_could_not(name: str, de
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_network_of_one_s_own_is_one_line() -> None:
+def test_a_network_of_one_s_own_is_one_line(context, dice_of) -> None:
     _networks.network("mine", lambda channels, outputs, patch: torch.nn.Conv3d(channels, outputs, 3, padding=1), multiple=1)
     try:
         head = HEADS.get("mine")(epochs=20, learning_rate=0.03, depth=8)
@@ -154,7 +127,7 @@ def test_masks_that_overlap_are_predicted_one_by_one() -> None:
         assert (pred == sample.target.labels).mean() > 0.97
 
 
-def test_pieces_cover_volumes_and_favour_what_is_there() -> None:
+def test_pieces_cover_volumes_and_favour_what_is_there(context) -> None:
     items = list(truth(3, planes=(40,)))
     for item in items:
         item.target.labels[:30] = item.target.labels[32:] = 0
@@ -169,7 +142,7 @@ def test_pieces_cover_volumes_and_favour_what_is_there() -> None:
     assert np.mean(filled) == pytest.approx(1 / 3 + np.mean(plain) * 2 / 3, abs=0.05)
 
 
-def test_planes_past_the_end_repeat_the_last_and_count_for_nothing() -> None:
+def test_planes_past_the_end_repeat_the_last_and_count_for_nothing(context) -> None:
     crops = Crops.read(truth(1, planes=(6,)), None, 8, context())
     (grid,), masks, _ = crops.batch([(0, 0)])
     assert (grid.shape, masks.shape) == ((1, 3, 8, 16, 16), (1, 8, 16, 16))
@@ -178,7 +151,7 @@ def test_planes_past_the_end_repeat_the_last_and_count_for_nothing() -> None:
     np.testing.assert_array_equal(masks[0, :6], truth(1, planes=(6,))[0].target.labels)
 
 
-def test_a_turn_moves_grid_and_mask_alike(rng: np.random.Generator) -> None:
+def test_a_turn_moves_grid_and_mask_alike(rng: np.random.Generator, context) -> None:
     planes = torch.as_tensor(rng.normal(size=(2, 3, 9, 9)).astype(np.float32))
     torch.testing.assert_close(_dense._rotated(planes, 90.0, "bilinear"), torch.rot90(planes, 1, (-2, -1)), rtol=1e-4, atol=1e-4)
     head = HEADS.get("linear3d")(rotate=15.0, flips=True, depth=6)
@@ -190,7 +163,7 @@ def test_a_turn_moves_grid_and_mask_alike(rng: np.random.Generator) -> None:
     assert masks.min() == 0
 
 
-def test_only_the_planes_of_a_piece_are_read() -> None:
+def test_only_the_planes_of_a_piece_are_read(context) -> None:
     asked: list[tuple[int, int]] = []
 
     def lazy(grid: np.ndarray) -> Rows:
@@ -208,7 +181,7 @@ def test_only_the_planes_of_a_piece_are_read() -> None:
     assert max(stop - start for start, stop in asked) == 8
 
 
-def test_a_mask_of_other_planes_than_the_image_is_said() -> None:
+def test_a_mask_of_other_planes_than_the_image_is_said(context) -> None:
     items = list(truth(2))
     items[1] = replace(items[1], target=LabelMap(items[1].target.labels[:-1]))
     with pytest.raises(RequestError, match="c1: expected a mask of 9 planes like its image, found 8"):

@@ -9,8 +9,20 @@ import medprobe as mp
 from medprobe.check.dataset import check_dataset
 from medprobe.datasets._layout import locate
 from medprobe.registry import DATASETS
+from medprobe.types import Dataset
 
 NAMES = ("autolaparo", "kvasir-capsule", "nih14", "rsna")
+
+
+def _checked_twin(data: Path, name: str) -> Dataset:
+    """The dataset, of which a twin now lies under `data` and has passed `check dataset`."""
+    dataset = DATASETS.get(name)
+    assert dataset.twin is not None
+    folder = data / (dataset.folders[0] if dataset.folders else name)
+    folder.mkdir(parents=True)
+    dataset.twin(folder, np.random.default_rng(0))
+    assert [finding for finding in check_dataset(dataset, locate(dataset, data)) if not finding.ok] == []
+    return dataset
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -18,12 +30,7 @@ NAMES = ("autolaparo", "kvasir-capsule", "nih14", "rsna")
 def test_a_twin_passes_its_check_and_runs(tmp_path: Path, name: str) -> None:
     if name == "rsna":
         pytest.importorskip("pydicom")
-    dataset = DATASETS.get(name)
-    assert dataset.twin is not None
-    folder = tmp_path / "data" / (dataset.folders[0] if dataset.folders else name)
-    folder.mkdir(parents=True)
-    dataset.twin(folder, np.random.default_rng(0))
-    assert [finding for finding in check_dataset(dataset, locate(dataset, tmp_path / "data")) if not finding.ok] == []
+    dataset = _checked_twin(tmp_path / "data", name)
     found = mp.evaluate("pixels", f"{name}/linear,{name}/constant", tmp_path / "data", tmp_path / "out", cache=tmp_path / "cache")
     folds = 2 if name == "kvasir-capsule" else 1
     assert len(found.results) == 2 * folds
@@ -52,12 +59,7 @@ DENSE = tuple(name for name in DATASETS.names() if DATASETS.get(name).kind == "s
 @pytest.mark.parametrize("name", DENSE)
 @pytest.mark.filterwarnings("ignore")
 def test_a_twin_to_segment_passes_its_check_and_runs(tmp_path: Path, name: str) -> None:
-    dataset = DATASETS.get(name)
-    assert dataset.twin is not None
-    folder = tmp_path / "data" / (dataset.folders[0] if dataset.folders else name)
-    folder.mkdir(parents=True)
-    dataset.twin(folder, np.random.default_rng(0))
-    assert [finding for finding in check_dataset(dataset, locate(dataset, tmp_path / "data")) if not finding.ok] == []
+    dataset = _checked_twin(tmp_path / "data", name)
     head = f"linear{dataset.dims}d"
     fold = (0,) if dataset.dims == 3 else None
     options: dict = {"image_size": 32, "folds": fold, "settings": {"head.epochs": 1}, "cache": tmp_path / "cache"}
@@ -72,12 +74,7 @@ def test_a_twin_to_segment_passes_its_check_and_runs(tmp_path: Path, name: str) 
 @pytest.mark.parametrize("name", ["ctrate", "ctrate-original"])
 @pytest.mark.filterwarnings("ignore")
 def test_a_twin_of_volumes_to_classify_passes_its_check_and_runs(tmp_path: Path, name: str) -> None:
-    dataset = DATASETS.get(name)
-    assert dataset.twin is not None
-    folder = tmp_path / "data" / dataset.folders[0]
-    folder.mkdir(parents=True)
-    dataset.twin(folder, np.random.default_rng(0))
-    assert [finding for finding in check_dataset(dataset, locate(dataset, tmp_path / "data")) if not finding.ok] == []
+    _checked_twin(tmp_path / "data", name)
     for planes in ("mean", "max"):
         found = mp.evaluate("pixels", f"{name}/linear,{name}/knn,{name}/constant", tmp_path / "data", tmp_path / planes, cache=tmp_path / "cache", image_size=32, settings={"task.planes": planes})
         assert {task: score["pixels"]["auroc"]["n_cases"] > 0 for task, score in found.scores.items()} == {f"{name}/{head}": True for head in ("linear", "knn", "constant")}

@@ -263,6 +263,25 @@ class VolumeSegmenter(Segmenter):
         return self.depth
 
 
+def linear_cells(dims: int, width: int, outputs: int, dropout: float) -> Any:
+    """Dropout, batch normalisation and one linear layer on every cell of the last grid."""
+    from torch import nn
+
+    drop, norm, convolution = (getattr(nn, f"{name}{dims}d") for name in ("Dropout", "BatchNorm", "Conv"))
+
+    class Linear(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop, self.norm, self.cell = drop(dropout), norm(width), convolution(width, outputs, 1)
+            nn.init.normal_(self.cell.weight, std=0.01)
+            nn.init.zeros_(self.cell.bias)
+
+        def forward(self, grids: Any) -> Any:
+            return self.cell(self.norm(self.drop(grids[-1])))
+
+    return Linear()
+
+
 def _precision(ctx: Context) -> Any:
     """Under --precision bf16 convolutions are computed in it; weights, loss and steps stay fp32."""
     import torch

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medprobe.heads._dense import VolumeSegmenter
+from medprobe.heads._dense import VolumeSegmenter, linear_cells
 from medprobe.registry import HEADS
 
 
@@ -19,19 +19,7 @@ class Linear3D(VolumeSegmenter):
     dropout: float = 0.1
 
     def network(self, widths: Sequence[int], grid: tuple[int, int], outputs: int, side: int) -> Any:
-        from torch import nn
-
-        class Linear(nn.Module):
-            def __init__(self, dropout: float) -> None:
-                super().__init__()
-                self.drop, self.norm, self.cell = nn.Dropout3d(dropout), nn.BatchNorm3d(widths[-1]), nn.Conv3d(widths[-1], outputs, 1)
-                nn.init.normal_(self.cell.weight, std=0.01)
-                nn.init.zeros_(self.cell.bias)  # type: ignore[arg-type]
-
-            def forward(self, grids: Any) -> Any:
-                return self.cell(self.norm(self.drop(grids[-1])))
-
-        return Linear(self.dropout)
+        return linear_cells(3, widths[-1], outputs, self.dropout)
 
 
 HEADS.register("linear3d")(Linear3D)
