@@ -1,13 +1,15 @@
 """Heads for volumes: known answers, windows against one pass, fits that were stopped, networks of MONAI and of one's own."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from medprobe.errors import RequestError
 from medprobe.features.rows import Rows, side_by_side
-from medprobe.heads import _dense, _networks
+from medprobe.heads import _dense
 from medprobe.heads._crops import Crops
 from medprobe.imaging.labels import LabelMap
 from medprobe.registry import HEADS
@@ -105,11 +107,15 @@ def test_a_network_of_monai_takes_volumes_whose_sides_it_could_not(name: str, de
     assert logits.shape == (1, 3, depth, 64, 64), "57 is brought to the next multiple"
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_a_network_of_one_s_own_is_one_line(context, dice_of) -> None:
-    _networks.network("mine", lambda channels, outputs, patch: torch.nn.Conv3d(channels, outputs, 3, padding=1), multiple=1)
+    """The example of docs/add-a-head.md, as printed."""
+    page = Path(__file__).resolve().parents[2] / "docs" / "add-a-head.md"
+    example = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)[0]
+    found: dict = {}
+    exec(example, found)
     try:
-        head = HEADS.get("mine")(epochs=20, learning_rate=0.03, depth=8)
+        assert HEADS.get("mine") is found["Mine"]
+        head = found["Mine"](epochs=20, learning_rate=0.03, depth=8)
         data = truth(4)
         state = head.fit(data, None, context())
         assert np.mean([dice_of(pred, sample.target) for pred, sample in zip(head.predict(state, data, context()), data, strict=True)]) > 0.9

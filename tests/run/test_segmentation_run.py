@@ -95,3 +95,16 @@ def test_a_mask_of_another_size_than_its_image_fails_with_a_sentence(home: Path)
     ended = medprobe(home, "run", "-m", "pixels", "-t", "blocks.toml/constant", "-o", "out", "--cache", "cache", "--image-size", 32, status=1)
     assert "c3: expected a mask of the size of its image" in ended.stderr
     assert "c3" in medprobe(home, "check", "dataset", "blocks.toml", status=1).stdout
+
+
+def test_a_decoder_of_pictures_takes_the_layers_that_are_named(home: Path) -> None:
+    words = ["run", "-m", "random:timm:vit_pwee_patch16_reg1_gap_256", "-t", "blocks.toml/conv2d", "-o", "out", "--cache", "cache", "--image-size", 32, "--folds", 0, "--set", "head.epochs=1"]
+    medprobe(home, *words)
+    medprobe(home, *words, "--set", "task.layers=[3,-1]")
+    found = {}
+    for file in (home / "cache/features").glob("*/encoding.json"):
+        found[str(json.loads(file.read_text())["layers"])] = len(list(file.parent.glob("*/grid*.npy")))
+    assert found == {"None": 1, "[3, -1]": 2}
+    names = {file.parts[-2] for file in (home / "out/results/blocks/conv2d").rglob("summary.json")}
+    assert any("layers=" in name for name in names)
+    assert "has layers 0 to" in medprobe(home, *words, "--set", "task.layers=[3,99]", status=2).stderr

@@ -6,7 +6,7 @@ Five levels of 32 to 320 channels; trained from nothing.
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from medprobe.heads._networks import VolumeNetwork, monai
+from medprobe.heads.networks import VolumeNetwork, monai
 from medprobe.registry import HEADS
 
 

@@ -6,7 +6,7 @@ Width 24 and windows of 7 voxels; trained from nothing.
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from medprobe.heads._networks import VolumeNetwork, monai
+from medprobe.heads.networks import VolumeNetwork, monai
 from medprobe.registry import HEADS
 
 

@@ -7,7 +7,7 @@ nothing with flips. On another encoder's grid it is a decoder of many parameters
 from dataclasses import dataclass
 from typing import Any
 
-from medprobe.heads._networks import PixelNetwork, monai
+from medprobe.heads.networks import PixelNetwork, monai
 from medprobe.registry import HEADS
 
 CHANNELS = (16, 32, 64, 128, 256)

@@ -6,7 +6,7 @@ Four levels of 16 to 128 channels with two residual units each; trained from not
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from medprobe.heads._networks import VolumeNetwork, monai
+from medprobe.heads.networks import VolumeNetwork, monai
 from medprobe.registry import HEADS
 
 

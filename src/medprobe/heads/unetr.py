@@ -6,7 +6,7 @@ A transformer of 12 layers, width 768, over patches of 16 voxels, and a convolut
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from medprobe.heads._networks import VolumeNetwork, monai
+from medprobe.heads.networks import VolumeNetwork, monai
 from medprobe.registry import HEADS
 
 

@@ -6,7 +6,7 @@ Channels must divide 16, as published; trained from nothing.
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from medprobe.heads._networks import VolumeNetwork, monai
+from medprobe.heads.networks import VolumeNetwork, monai
 from medprobe.registry import HEADS
 
 

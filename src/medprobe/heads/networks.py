@@ -1,7 +1,6 @@
 """A network on the planes themselves as a head: what those of MONAI, and a user's own, have in common.
 
-One's own is one line: `network("mine", lambda channels, outputs, patch: MyNet(channels, outputs))`, in a module that the entry
-point group `medprobe.heads` names.
+One's own is one line (docs/add-a-head.md).
 """
 
 from abc import abstractmethod
@@ -66,10 +65,14 @@ class VolumeNetwork(PixelNetwork, VolumeSegmenter):
     rotate: float = 15.0
 
 
-def network(name: str, make: Callable[[int, int, tuple[int, ...]], Any], *, dims: int = 3, multiple: int = 16) -> None:
-    """Register a network as the head `name`; `multiple`: of what its sides must be."""
+def network(name: str, make: Callable[[int, int, tuple[int, ...]], Any], *, dims: int = 3, multiple: int = 16) -> Any:
+    """Register a network as the head `name`, and return the head; `multiple`: of what its sides must be.
+
+    `make(channels, outputs, patch)` gives a torch module from (N, channels, *patch) to logits (N, outputs, *patch).
+    """
     base = VolumeNetwork if dims == 3 else PixelNetwork
-    HEADS.register(name)(dataclass(frozen=True)(type(name, (base,), {"multiple": multiple, "make": lambda self, *given: make(*given), "__module__": __name__})))
+    head = type(name, (base,), {"multiple": multiple, "make": lambda self, *given: make(*given), "__module__": __name__})
+    return HEADS.register(name)(dataclass(frozen=True)(head))
 
 
 def monai(module: str, name: str) -> Any:
