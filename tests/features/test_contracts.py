@@ -10,7 +10,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from medprobe import encoders
-from medprobe.errors import RequestError
+from medprobe.errors import CaseError, RequestError
 from medprobe.features.bank import StoredBank
 from medprobe.features.digests import Digests, source_key
 from medprobe.features.encode import Pipeline, Preprocessing, encoding_facts
@@ -191,3 +191,23 @@ def test_joint_pca_equals_scikit_learns_up_to_the_sign_rule(rng: np.random.Gener
 def test_an_unknown_reduction_is_refused() -> None:
     with pytest.raises(RequestError, match="joint-pca:N"):
         reduce_named("pca")
+
+
+def test_channels_of_other_sizes_do_not_become_one_sample(tmp_path: Path, rng: np.random.Generator) -> None:
+    encoder = encoders.load("mean-rgb")
+    preprocessing = Preprocessing("full-range", (32, 32), colour=3)
+    paths = {}
+    for name, shape in (("ct", (4, 20, 24)), ("pet", (4, 10, 12)), ("short", (3, 20, 24))):
+        np.save(tmp_path / f"{name}.npy", rng.random(shape, np.float32))
+        paths[name] = (Source(tmp_path / f"{name}.npy"),)
+    digests = Digests(tmp_path / "cache").of([source.path for (source,) in paths.values()])
+    keys = {name: source_key(source, digests) for name, source in paths.items()}
+    entries = [Entry(keys[name], count_planes(source[0])) for name, source in paths.items()]
+    encoding = Encoding(tmp_path / "cache", encoding_facts(encoder, preprocessing, False, "fp32"))
+    bank = StoredBank(encoding, Pipeline(encoder, preprocessing, False, 8, 0), {keys[name]: source for name, source in paths.items()}, entries, lambda done, total, what: None)
+    for other in ("pet", "short"):
+        samples = EncodedSamples([Item("case", "p", {"image": (keys["ct"], keys[other])}, {"image": (*paths["ct"], *paths[other])}, 0)], bank)
+        with pytest.raises(CaseError, match="case: expected channels of one shape, found 4 planes of 20 x 24 and"):
+            _ = samples[0]
+        with pytest.raises(CaseError, match="expected channels of one shape"):
+            samples.pooled("patch_mean")

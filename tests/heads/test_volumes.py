@@ -9,11 +9,12 @@ import pytest
 
 from medprobe.errors import RequestError
 from medprobe.features.rows import Rows, side_by_side
-from medprobe.heads import _dense
+from medprobe.heads import _dense, networks
 from medprobe.heads._crops import Crops
+from medprobe.imaging import recipes
 from medprobe.imaging.labels import LabelMap
 from medprobe.registry import HEADS
-from medprobe.types import Context, Features, Frame, Sample, SampleList
+from medprobe.types import Context, Features, Frame, Sample, SampleList, Source
 
 torch = pytest.importorskip("torch")
 
@@ -162,8 +163,8 @@ def test_a_turn_moves_grid_and_mask_alike(rng: np.random.Generator, context) -> 
     torch.testing.assert_close(_dense._rotated(planes, 90.0, "bilinear"), torch.rot90(planes, 1, (-2, -1)), rtol=1e-4, atol=1e-4)
     head = HEADS.get("linear3d")(rotate=15.0, flips=True, depth=6)
     crops = Crops.read(truth(4, planes=(6,)), None, 6, context())
-    (grid,), masks, _ = crops.batch(crops.drawn(np.random.default_rng(0)))
-    (grid,), masks = head._turned([grid], masks, np.random.default_rng(1))
+    (grid,), masks, boxes = crops.batch(crops.drawn(np.random.default_rng(0)))
+    (grid,), masks, _ = head._turned([grid], masks, boxes, np.random.default_rng(1))
     known = grid.sum(dim=1) > 0.99  # inside the turned plane
     assert (grid.argmax(dim=1)[known] == masks[known]).double().mean() > 0.9
     assert masks.min() == 0
@@ -194,3 +195,59 @@ def test_a_mask_of_other_planes_than_the_image_is_said(context) -> None:
         HEADS.get("linear3d")(epochs=1).fit(SampleList(items), None, context())
     with pytest.raises(RequestError, match="depth"):
         HEADS.get("conv3d")(depth=0)
+
+
+@pytest.mark.parametrize("fit_rule", ["squash", "pad", "crop"])
+@pytest.mark.parametrize("shape", [(64, 64), (96, 32), (30, 90)])
+def test_a_turned_mask_lies_where_the_turned_plane_shows_it(fit_rule: str, shape: tuple[int, int], tmp_path: Path) -> None:
+    """Features are the mask itself, brought to a square as an image is; a perfect reader of it stays one under turns and flips."""
+    mask = np.zeros((4, *shape), np.uint8)
+    mask[1:, shape[0] // 4 : shape[0] // 2, shape[1] // 3 : shape[1] * 4 // 5] = 1
+    np.save(tmp_path / "mask.npy", mask * 255)
+    planes = recipes.planes((Source(tmp_path / "mask.npy"),), window="full-range", size=(64, 64), fit_rule=fit_rule)
+    sample = Sample("a", "a", {"image": Features(grids=(planes.pixels.astype(np.float32) / 255,), frame=planes.frame)}, target=LabelMap(mask))
+    head = HEADS.get("linear3d")(rotate=15.0, flips=True, depth=4, side=96)
+    crops = Crops.read(SampleList([sample]), 96, 4, Context(0, classes=("background", "a")))
+    scores = []
+    for draw in range(20):
+        grids, masks, boxes = crops.batch([(0, 0)])
+        (grid,), masks, boxes = head._turned(grids, masks, boxes, np.random.default_rng(draw))
+        seen = _dense.to_pixels(grid, crops.grid, boxes, (96, 96))[0, 0] > 0.5
+        known = masks[0] != -1
+        true = (masks[0] == 1) & known
+        scores.append(2 * float((seen & true).sum()) / float((seen & known).sum() + true.sum()))
+    assert min(scores) > 0.9
+    assert np.mean(scores) > 0.95
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_fit_with_parameters_the_loss_never_reaches_goes_on_too(context, stopping, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Idle(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.idle, self.used = torch.nn.Conv3d(3, 3, 1), torch.nn.Conv3d(3, 3, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.used(x)
+
+    networks.network("idle", lambda channels, outputs, patch: Idle(), multiple=1)
+    try:
+        head = HEADS.get("idle")(epochs=4, depth=8)
+        monkeypatch.setattr(_dense, "SAVE_AFTER", 0.0)
+        undisturbed, memory = head.fit(truth(5), None, context()), stopping(2)
+        with pytest.raises(KeyboardInterrupt):
+            head.fit(truth(5), None, context(checkpoint=memory))
+        resumed = head.fit(truth(5), None, context(checkpoint=memory))
+        for tensor, value in undisturbed.tensors.items():
+            np.testing.assert_array_equal(resumed.tensors[tensor], value)
+    finally:
+        HEADS._things.pop("idle")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [("unet3d", {"depth": 5}, "a multiple of 8"), ("linear3d", {"dropout": 2}, "dropout"), ("conv3d", {"flips": 3}, "flips"), ("conv3d", {"warm_up": 5}, "warm_up"), ("linear3d", {"side": 10**8}, "side")],
+)
+def test_settings_that_no_network_can_have_are_said_at_once(name: str, settings: dict, said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        HEADS.get(name)(**settings)

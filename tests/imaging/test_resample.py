@@ -93,8 +93,11 @@ def test_a_real_pet_on_the_grid_of_its_ct_equals_simpleitk(samples: Path, patien
 def test_a_volume_on_its_own_grid_is_unchanged_and_outside_is_air(tmp_path: Path) -> None:
     own = volume(tmp_path, "a.nii.gz", (5, 6, 7), affine(TURN, (2, 3, 4), (5, 6, 7)))
     np.testing.assert_allclose(formats.read(replace(own, grid=own.path)).pixels, formats.read(own).pixels, rtol=1e-4)
-    far = volume(tmp_path, "b.nii.gz", (3, 4, 5), affine(np.eye(3), (2, 3, 4), (500, 0, 0)))
-    assert (formats.read(replace(own, grid=far.path)).pixels == formats.read(own).pixels.min()).all()
+    wide = volume(tmp_path, "b.nii.gz", (60, 60, 60), affine(np.eye(3), (2, 2, 2), (-60, -60, -60)))
+    laid = formats.read(replace(own, grid=wide.path)).pixels
+    lowest = formats.read(own).pixels.min()
+    assert 0.5 < (laid == lowest).mean() < 1
+    assert (laid[:, 0] == lowest).all()
 
 
 def test_planes_in_parts_are_those_of_the_whole_and_resampled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,3 +198,14 @@ def test_rescaled_values_are_put_on_a_grid_and_windowed(tmp_path: Path) -> None:
     source = replace(own, rescale=(2.0, -1000.0), grid=own.path)
     np.testing.assert_allclose(formats.read(source).pixels, formats.read(own).pixels * 2.0 - 1000)
     np.testing.assert_allclose(recipes.image((source,), "ct").pixels, np.clip(formats.read(own).pixels * 2.0 / 2000, 0, 1), atol=1e-6)
+
+
+def test_a_volume_that_does_not_overlap_its_grid_is_refused(tmp_path: Path) -> None:
+    import nibabel
+
+    far = np.eye(4)
+    far[:3, 3] = 5000
+    for name, affine in (("here", np.eye(4)), ("far", far)):
+        nibabel.save(nibabel.Nifti1Image(np.ones((4, 5, 6), np.int16), affine), tmp_path / f"{name}.nii.gz")
+    with pytest.raises(CaseError, match="overlaps here"):
+        formats.read(Source(tmp_path / "far.nii.gz", grid=tmp_path / "here.nii.gz"))

@@ -2,6 +2,7 @@
 scores whatever is kept, streamed, or scored again."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -74,18 +75,19 @@ def test_volumes_are_segmented_drawn_scored_and_reported(home: Path) -> None:
 
 def test_streamed_features_give_the_scores_of_stored_ones_and_the_plan_knows_the_bytes(home: Path) -> None:
     pytest.importorskip("timm")
-    words = ["run", "-m", "random:timm:vit_pwee_patch16_reg1_gap_256", "-t", "balls.toml/conv3d", "--folds", 0, "--image-size", 64, "--set", "head.epochs=2", "--set", "head.depth=8", "--set", "head.side=16"]
+    words = ["run", "-m", "random:timm:vit_pwee_patch16_reg1_gap_256", "-t", "balls.toml/conv3d,balls.toml/linear3d", "--folds", 0, "--image-size", 64, "--set", "head.epochs=2", "--set", "head.depth=8", "--set", "head.side=16"]
     plan = json.loads(medprobe(home, *words, "-o", "stored", "--cache", "cache", "--plan", "--json").stdout)
     medprobe(home, *words, "-o", "stored", "--cache", "cache")
     held = sum(file.stat().st_size for file in (home / "cache/features").rglob("*.npy"))
-    assert plan["groups"][0]["bytes"] == pytest.approx(held, rel=0.1)
-    (encoding,) = (home / "cache/features").glob("*/encoding.json")
-    assert len(list(encoding.parent.glob("*/grid*.npy"))) == 4, "four layers, for the skips"
-    for number, ram in enumerate(("1MB", "1GB")):
+    assert sum(group["bytes"] for group in plan["groups"]) == pytest.approx(held, rel=0.1)
+    layers = sorted(len(list(encoding.parent.glob("*/grid*.npy"))) for encoding in (home / "cache/features").glob("*/encoding.json"))
+    assert layers == [1, 4], "the last layer for linear3d, four for the skips of conv3d"
+    for number, ram in enumerate(("1KB", "1GB")):
         medprobe(home, *words, "-o", f"streamed{number}", "--cache", f"cache{number}", "--cache-budget", "1KB", "--max-ram", ram)
         assert not list((home / f"cache{number}").rglob("*.npy"))
-    stored, *streamed = (json.loads(next((home / folder).rglob("summary.json")).read_text())["scores"] for folder in ("stored", "streamed0", "streamed1"))
-    assert streamed == [stored, stored]
+    for head in ("conv3d", "linear3d"):
+        stored, *streamed = (json.loads(next((home / folder / "results/balls" / head).rglob("summary.json")).read_text())["scores"] for folder in ("stored", "streamed0", "streamed1"))
+        assert streamed == [stored, stored], "dropout draws the same numbers whether planes are encoded beside it or not"
 
 
 SAVING_OFTEN = "import medprobe.heads._dense as dense; dense.SAVE_AFTER = 0.0; from medprobe.cli import main; main()"
@@ -127,3 +129,48 @@ def test_the_plan_of_a_twin_knows_the_bytes(tmp_path: Path, task: str) -> None:
     written = sum(file.stat().st_size for file in (tmp_path / "cache/features").rglob("*") if file.is_file())
     assert planned["bytes"] == pytest.approx(written, rel=0.1)
     assert planned["minutes"] > planned["minutes_encoding"] > 0
+
+
+def _write(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+    nibabel.save(nibabel.Nifti1Image(array, affine), path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "status", "said"),
+    [
+        (lambda mask: (np.asarray(mask.dataobj), mask.affine @ np.diag([-1.0, 1, 1, 1])), 3, "on the grid of its image"),
+        (lambda mask: (np.asarray(mask.dataobj)[::2, ::2], mask.affine @ np.diag([2.0, 2, 1, 1])), 3, "on the grid of its image"),
+        (lambda mask: (np.asarray(mask.dataobj) * 7, mask.affine), 1, "masks of balls cannot be used"),
+    ],
+)
+def test_a_mask_that_cannot_be_right_is_refused_before_anything_is_encoded(home: Path, spoil, status: int, said: str) -> None:
+    _write(home / "m3.nii.gz", *spoil(nibabel.load(home / "m3.nii.gz")))
+    words = ["run", "-m", "pixels", "-t", "balls.toml/linear3d", "-o", "out", "--cache", "cache", "--image-size", 32, "--set", "head.epochs=1"]
+    ended = subprocess.run([sys.executable, "-m", "medprobe", *map(str, words)], capture_output=True, text=True, cwd=home, timeout=280)
+    assert "Traceback" not in ended.stderr
+    assert ended.returncode in (1, status)
+    assert said in ended.stderr
+    assert "c3" in ended.stderr
+    assert not list((home / "cache/features").rglob("*.npy"))
+
+
+def test_files_that_change_places_are_noticed_whatever_their_times(home: Path) -> None:
+    """Uncompressed volumes have one size, and programs restore the times at which files were written."""
+    rows = ["id,patient,fold,image,target"]
+    for number in range(VOLUMES):
+        image, mask = nibabel.load(home / f"{number}.nii.gz"), nibabel.load(home / f"m{number}.nii.gz")
+        pixels, labels = (np.zeros((30, 30, 30), np.int16), np.zeros((30, 30, 30), np.uint8))
+        within = tuple(slice(0, size) for size in image.shape)
+        pixels[within], labels[within] = image.dataobj, mask.dataobj
+        for name, array in ((f"i{number}", pixels), (f"l{number}", labels)):
+            _write(home / f"{name}.nii", array, np.eye(4))
+            os.utime(home / f"{name}.nii", ns=(10**18, 10**18))
+        rows.append(f"c{number},p{number},{number % 2},i{number}.nii,l{number}.nii")
+    (home / "cases.csv").write_text("\n".join(rows) + "\n")
+    words = ["run", "-m", "pixels", "-t", "balls.toml/constant", "-o", "out", "--cache", "cache", "--image-size", 32]
+    medprobe(home, *words)
+    for kind in ("l", "i"):
+        (home / f"{kind}0.nii").rename(home / "kept")
+        (home / f"{kind}1.nii").rename(home / f"{kind}0.nii")
+        (home / "kept").rename(home / f"{kind}1.nii")
+        assert "dataset_fingerprint" in medprobe(home, *words, status=2).stderr, "another dataset than that of the results there"

@@ -22,7 +22,8 @@ MASKS = ("segmentation", "instances", "registration")
 ROLES = ("fixed", "moving")
 OPTIONAL = ("split", "fold", "spacing", "frame")
 SPLITS = ("train", "val", "test")
-MEMBER = re.compile(r"(.+\.(?:h5|hdf5|hdf|npz)):/+(.+)", re.IGNORECASE)
+MEMBER = re.compile(r"(.+\.(?:h5|hdf5|hdf|npz|nii|nii\.gz|nrrd|nhdr|mha|mhd)):/+(.+)", re.IGNORECASE)
+"""A path, and what is named in it: an array of a container, the entry of a fourth axis of a volume."""
 FLAGS = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "": math.nan}
 SHOWN, ALIKE = 20, 3
 """How many kinds of fault are shown, and how many of each."""

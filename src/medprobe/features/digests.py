@@ -62,7 +62,7 @@ class Digests:
                 done += len(members) - len(stale)
                 if stale:
                     self._remember(folder, memory)
-                found.update({file: memory[file.name][2] for file in members if file.name in memory and file.exists()})
+                found.update({file: memory[file.name][-1] for file in members if file.name in memory and file.exists()})
         return found
 
     def _memory_file(self, folder: Path) -> Path | None:
@@ -92,20 +92,25 @@ def _files(path: Path) -> tuple[Path, ...]:
 
 
 def _measure(file: Path) -> list | None:
-    """[size, time of change in ns, sha256], or None when the file cannot be read."""
+    """[size, times of its last writing and of its last change in ns, sha256], or None when the file cannot be read."""
     try:
-        before = file.stat()
-        return [before.st_size, before.st_mtime_ns, file_sha256(file)]
+        return [*_stamp(file), file_sha256(file)]
     except OSError:
         return None
 
 
 def _fresh(entry: list | None, file: Path) -> bool:
     try:
-        now = file.stat()
+        return entry is not None and len(entry) == 4 and entry[:3] == _stamp(file)
     except OSError:
         return False
-    return entry is not None and entry[:2] == [now.st_size, now.st_mtime_ns]
+
+
+def _stamp(file: Path) -> list[int]:
+    """A file that takes the place of another keeps its size and the time it was written, where programs restore that; the
+    time of change is the system's."""
+    now = file.stat()
+    return [now.st_size, now.st_mtime_ns, now.st_ctime_ns]
 
 
 def source_key(sources: tuple[Source, ...], digests: dict[Path, str]) -> str:

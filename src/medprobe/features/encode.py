@@ -184,6 +184,7 @@ class Pipeline:
                 torch.utils.data.DataLoader(
                     work, batch_size=None, sampler=[place for place, owner in enumerate(owners) if owner == worker], num_workers=1, collate_fn=_as_is,
                     prefetch_factor=4, worker_init_fn=_end_with_parent, multiprocessing_context="fork" if os.name == "posix" and os.uname().sysname == "Linux" else None,
+                    generator=torch.Generator(),  # without one, training beside it would draw other numbers
                 )
                 for worker in sorted(set(owners))
             ]  # fmt: skip

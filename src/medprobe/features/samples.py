@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from medprobe.errors import MedprobeError, RequestError
+from medprobe.errors import CaseError, MedprobeError, RequestError
 from medprobe.features.bank import Bank
 from medprobe.features.rows import side_by_side
 from medprobe.imaging import recipes
@@ -48,7 +48,7 @@ class EncodedSamples:
     def __getitem__(self, index: int) -> Sample:
         item = self.items[index]
         bank = self.bank
-        features = {} if bank is None else {role: self._features(keys, item.plane) for role, keys in item.keys.items()}
+        features = {} if bank is None else {role: self._features(item.id, keys, item.plane) for role, keys in item.keys.items()}
         images = {role: recipes.image(sources, self.window) for role, sources in item.sources.items()} if self.images else {}
         target = self.decode_target(item.target) if self.decode_target else item.target
         sample = Sample(item.id, item.patient, features, images, target)
@@ -78,19 +78,27 @@ class EncodedSamples:
         keys = item.keys["image"]
         place = (keys, pooling) if item.plane is None else (keys, pooling, "planes")
         if place not in self.vectors:
-            planes = self._features(keys, None).pool(pooling)
+            planes = self._features(item.id, keys, None).pool(pooling)
             if item.plane is None:
                 planes = planes.max(axis=0) if self.planes == "max" else planes.mean(axis=0, dtype=np.float64)
             self.vectors[place] = np.asarray(planes, dtype=np.float32)
         vector = self.vectors[place]
         return vector if item.plane is None else vector[item.plane]
 
-    def _features(self, keys: tuple[str, ...], plane: int | None) -> Features:
+    def _features(self, item: str, keys: tuple[str, ...], plane: int | None) -> Features:
         assert self.bank is not None
         parts = [self.bank.features(key) for key in keys]
+        if len({(len(_rows(part)), part.frame and part.frame.shape) for part in parts}) > 1:
+            found = " and ".join(f"{len(_rows(part))} planes of {' x '.join(map(str, part.frame.shape)) if part.frame else 'any size'}" for part in parts)
+            raise CaseError(f"{item}: expected channels of one shape, found {found}; resample them to one grid")
         if plane is not None:
             parts = [_plane(part, plane) for part in parts]
         return parts[0] if len(parts) == 1 else join(parts)
+
+
+def _rows(features: Features) -> Any:
+    """Any of its arrays: they have one row per plane."""
+    return next(values for values in (features.cls, features.patch_mean, *features.grids) if values is not None)
 
 
 def _plane(features: Features, plane: int) -> Features:

@@ -80,9 +80,13 @@ class Crops:
             planes = np.moveaxis(planes, 0, 1) if ctx.multilabel else planes  # (D, K or 1, H, W)
             if len(planes) != len(features.grids[-1]):
                 raise RequestError(f"{sample.id}: expected a mask of {len(features.grids[-1])} planes like its image, found {len(planes)}; write the mask on the image's grid")
+            if features.frame is not None and tuple(planes.shape[-2:]) != tuple(features.frame.shape):
+                raise RequestError(f"{sample.id}: expected a mask of {' x '.join(map(str, features.frame.shape))} pixels like its image, found {' x '.join(map(str, planes.shape[-2:]))}; write the mask on the image's pixels")
+            unseen = _unseen(box_of(features.frame, features.grids[-1].shape), features.grids[-1].shape[-2:], side)
             masks, filled = [], []
             for plane in planes:
                 small = interpolate(torch.as_tensor(plane.astype(np.float32))[None], size=(side, side), mode="nearest-exact")[0].to(torch.int16)
+                small[:, unseen] = IGNORED
                 masks.append(zlib.compress((small if ctx.multilabel else small[0]).numpy().tobytes(), 1))
                 filled.append(bool((plane > 0).any()))
             cases.append(Case(features, tuple(masks), np.flatnonzero(filled)))
@@ -154,6 +158,13 @@ def side_of(cells: float, own: int, depth: int | None) -> int:
     if depth is None:
         return int(max(cells, min(8 * cells, LARGEST_PICTURE)))
     return int(min(own, 16 * cells, LARGEST_PLANE))
+
+
+def _unseen(box: Sequence[float], grid: Sequence[int], side: int) -> np.ndarray:
+    """(side, side) bool: pixels of a mask that lie outside the grid, since the plane was cut."""
+    middles = (np.arange(side) + 0.5) / side
+    rows, columns = box[0] + (box[2] - box[0]) * middles, box[1] + (box[3] - box[1]) * middles
+    return ((rows < 0) | (rows > grid[0]))[:, None] | ((columns < 0) | (columns > grid[1]))[None]
 
 
 def box_of(frame: Frame | None, shape: tuple[int, ...]) -> tuple[float, float, float, float]:

@@ -24,6 +24,8 @@ SAVE_AFTER = 20.0
 WINDOW_SIGMA = 0.125
 """Width of the Gaussian that weights the planes of a window, in windows (nnU-Net's)."""
 PLANES_AT_ONCE = 16
+WHOLE = np.array([0.0, 0.0, 1.0, 1.0])
+LARGEST_SIDE = 4096
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,11 @@ class Segmenter(ABC):
             _pooled.require(_pooled.is_number(value) and value >= 0, name, field, "a number >= 0", value)
         for field in ("epochs", "batch_size", "evaluate_every"):
             _pooled.require(_pooled.is_count(getattr(self, field)), name, field, "a whole number >= 1", getattr(self, field))
-        _pooled.require(self.side is None or _pooled.is_count(self.side), name, "side", "a whole number >= 1 or null", self.side)
+        _pooled.require(self.side is None or (_pooled.is_count(self.side) and self.side <= LARGEST_SIDE), name, "side", f"a whole number of 1 to {LARGEST_SIDE}, or null", self.side)
+        _pooled.require(self.warm_up <= 1, name, "warm_up", "a number of 0 to 1", self.warm_up)
+        _pooled.require(isinstance(self.flips, bool), name, "flips", "true or false", self.flips)
+        dropout = getattr(self, "dropout", 0.0)
+        _pooled.require(_pooled.is_number(dropout) and 0 <= dropout < 1, name, "dropout", "a number from 0 to below 1", dropout)
 
     @abstractmethod
     def network(self, widths: Sequence[int], grid: tuple[int, int], outputs: int, side: int) -> Any:
@@ -95,8 +101,8 @@ class Segmenter(ABC):
                     for group in optimiser.param_groups:
                         group["lr"] = self.learning_rate * _schedule(step, steps, self.warm_up)
                     grids, masks, boxes = data.batch(drawn)
-                    grids, masks = self._turned(grids, masks, rng)
-                    if len(drawn) == 1 and len(pieces) > 1 and self.pieces is None:
+                    grids, masks, boxes = self._turned(grids, masks, boxes, rng)
+                    if len(drawn) == 1 < min(self.batch_size, len(pieces)) and self.pieces is None:
                         continue  # a batch of one has no batch statistics
                     optimiser.zero_grad()
                     with _precision(ctx):
@@ -167,22 +173,28 @@ class Segmenter(ABC):
     def _windows_of(self, planes: int) -> int:
         return 1 if self.pieces is None else len(_starts(planes, self.pieces))
 
-    def _turned(self, grids: list[Any], masks: Any, rng: np.random.Generator) -> tuple[list[Any], Any]:
-        """Each piece under its own draw of `flips` and `rotate`."""
+    def _turned(self, grids: list[Any], masks: Any, boxes: np.ndarray, rng: np.random.Generator) -> tuple[list[Any], Any, np.ndarray]:
+        """Each piece under its own draw of `flips` and `rotate`: the grid about its middle, the mask with it, wherever in the
+        grid it lies."""
         import torch
 
+        boxes = boxes.copy()
         mirror, angles = rng.random((len(masks), 2)) < 0.5, rng.uniform(-self.rotate, self.rotate, len(masks))
+        height, width = grids[-1].shape[-2:]
         for place in range(len(masks)):
             axes = [axis for axis, flip in zip((-2, -1), mirror[place], strict=True) if flip and self.flips]
             if axes:
                 masks[place] = torch.flip(masks[place], axes)
                 for grid in grids:
                     grid[place] = torch.flip(grid[place], axes)
+            for axis in axes:
+                low, high, length = ((0, 2, height), (1, 3, width))[axis + 2]
+                boxes[place, [low, high]] = length - boxes[place, [high, low]]
             if self.rotate:
-                masks[place] = _rotated(masks[place].float(), angles[place], "nearest").round().long()
+                masks[place] = _rotated(masks[place].float(), angles[place], "nearest", boxes[place] / [height, width, height, width]).round().long()
                 for grid in grids:
                     grid[place] = _rotated(grid[place], angles[place], "bilinear")
-        return grids, masks
+        return grids, masks, boxes
 
     def _predicted(self, net: Any, sample: Sample, grid: tuple[int, ...], ctx: Context) -> np.ndarray:
         """Labels ([K,] [D,] H, W) uint8 on the pixels of the source."""
@@ -231,6 +243,8 @@ class Segmenter(ABC):
         state = optimiser.state_dict()
         state["state"] = {}
         for number, parameter in enumerate(net.parameters()):
+            if f"step.{number}" not in tensors:
+                continue  # a parameter that the loss does not reach has no moments
             moments = {name: tensors[f"{name}.{number}"].reshape(parameter.shape) for name in ("exp_avg", "exp_avg_sq")}
             state["state"][number] = {"step": tensors[f"step.{number}"].reshape(()), **moments}
         optimiser.load_state_dict(state)
@@ -345,15 +359,21 @@ def segmentation_loss(logits: Any, masks: Any, multilabel: bool, smooth: float =
     return entropy + (1 - (2 * both + smooth) / (all_of + smooth)).mean()
 
 
-def _rotated(planes: Any, degrees: float, mode: str) -> Any:
-    """(..., h, w) turned about its middle; what comes in from outside is 0."""
+def _rotated(planes: Any, degrees: float, mode: str, box: np.ndarray = WHOLE) -> Any:
+    """(..., h, w) turned; what comes in from outside is 0. `box`: where in the grid these planes lie, as shares of it (top, left,
+    bottom, right); the turn is about the middle of the grid, and a right angle in it is one."""
     import torch
     from torch.nn.functional import affine_grid, grid_sample
 
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    turn = torch.tensor([[[cosine, -sine, 0.0], [sine, cosine, 0.0]]], dtype=planes.dtype)
+    turn = np.array([[cosine, -sine], [sine, cosine]])
+    scale = np.array([box[3] - box[1], box[2] - box[0]])
+    centre = np.array([box[1] + box[3], box[0] + box[2]]) - 1
+    inner = turn * scale / scale[:, None]
+    shift = (turn @ centre - centre) / scale
+    matrix = torch.as_tensor(np.column_stack([inner, shift])[None], dtype=planes.dtype)
     flat = planes.reshape(1, -1, *planes.shape[-2:])
-    return grid_sample(flat, affine_grid(turn, list(flat.shape), align_corners=False), mode=mode, align_corners=False).reshape(planes.shape)
+    return grid_sample(flat, affine_grid(matrix, list(flat.shape), align_corners=False), mode=mode, align_corners=False).reshape(planes.shape)
 
 
 def _starts(total: int, depth: int) -> list[int]:

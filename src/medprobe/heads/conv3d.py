@@ -43,11 +43,11 @@ class Conv3D(VolumeSegmenter):
         class Decoder(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
-                self.project = nn.ModuleList([nn.Conv3d(width, PROJECTED, 1) for width in widths])
                 self.first = block(PROJECTED)
                 channels = (PROJECTED, *WIDTHS[len(WIDTHS) - stages :])
                 self.up = nn.ModuleList([doubled(*pair, 1) for pair in pairwise(channels)])
                 self.skip = nn.ModuleList([doubled(PROJECTED, width, number + 1) for number, width in enumerate(channels[1 : len(widths)])])
+                self.project = nn.ModuleList([nn.Conv3d(width, PROJECTED, 1) for width in widths[-1 - len(self.skip) :]])
                 self.stage = nn.ModuleList([block(width) for width in channels[1:]])
                 self.cell = nn.Conv3d(channels[-1], outputs, 1)
 

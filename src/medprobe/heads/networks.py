@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from medprobe.heads import _pooled
 from medprobe.heads._dense import Segmenter, VolumeSegmenter
 from medprobe.registry import HEADS
 
@@ -63,6 +64,11 @@ class VolumeNetwork(PixelNetwork, VolumeSegmenter):
 
     batch_size: int = 2
     rotate: float = 15.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fits = self.depth % self.multiple == 0
+        _pooled.require(fits, type(self).__name__.lower(), "depth", f"a multiple of {self.multiple}", self.depth)
 
 
 def network(name: str, make: Callable[[int, int, tuple[int, ...]], Any], *, dims: int = 3, multiple: int = 16) -> Any:

@@ -48,7 +48,7 @@ def orientation(affine: np.ndarray, path: Path) -> np.ndarray:
     """(3, 2): what `Volume.turned` holds."""
     import nibabel
 
-    turned = nibabel.orientations.io_orientation(affine)
+    turned = nibabel.orientations.io_orientation(affine) if np.isfinite(affine).all() else np.array(np.nan)
     if np.isnan(turned).any():
         raise CaseError(f"{path}: expected an affine that gives every axis a direction, found {np.round(affine[:3, :3], 6).tolist()}; correct the header")
     return turned.astype(int)
@@ -61,6 +61,9 @@ def volume_of(stored: np.ndarray, affine: np.ndarray, path: Path, *, as_stored: 
     """
     import nibabel
 
+    _check_shape(stored.shape, path)
+    if stored.dtype.kind not in "buif":
+        raise CaseError(f"{path}: expected real numbers as voxels, found {stored.dtype}; store integers or floats")
     shape = (*stored.shape, 1, 1, 1)[: max(3, stored.ndim)]
     stored = stored.reshape(shape)
     if not further_axes:
@@ -75,11 +78,17 @@ def grid_of(shape: Sequence[int], affine: np.ndarray, path: Path) -> Grid:
     """The grid of a stored shape (x, y, z, ...)."""
     import nibabel
 
+    _check_shape(shape, path)
     turned = orientation(affine, path)
     sizes = (*shape, 1, 1, 1)[:3]
     affine = affine @ nibabel.orientations.inv_ornt_aff(turned, sizes)
     x, y, z = (int(sizes[axis]) for axis in np.argsort(turned[:, 0]))
     return Grid((z, y, x), _spacing(affine), affine, not np.array_equal(turned, AS_STORED))
+
+
+def _check_shape(shape: Sequence[int], path: Path) -> None:
+    if not len(shape) or min(shape) < 1:
+        raise CaseError(f"{path}: expected voxels along every axis, found shape {tuple(map(int, shape))}; correct the header, or fetch the file again")
 
 
 def entries(shape: Sequence[int], path: Path) -> int:

@@ -31,12 +31,16 @@ def on_grid(raw: Raw, shape: tuple[int, int, int], affine: np.ndarray | None, pa
     rows, columns = (np.arange(length) for length in shape[1:])
     within = step[:, 1, None, None] * rows[:, None] + step[:, 2, None, None] * columns
     volumes = [np.asarray(volume, np.float32) for volume in raw.pixels]
+    overlap = False
     for plane in range(shape[0]):
         at = within + (start + step[:, 0] * plane)[:, None, None]
         seen = ((at > -0.5) & (at < (size - 0.5)[:, None, None])).all(axis=0)
         if seen.any():
+            overlap = True
             for channel, volume in enumerate(volumes):
                 pixels[channel, plane][seen] = map_coordinates(volume, at[:, seen], order=1, mode="nearest")
+    if not overlap:
+        raise CaseError(f"{path}: expected a volume that overlaps {grid.name}, on whose grid it is read, found it elsewhere; correct the header of one of them")
     z, y, x = np.linalg.norm(affine[:3, :3], axis=0)[::-1]
     return Raw(pixels, raw.full_range, raw.inverted, (float(z), float(y), float(x)), affine)
 

@@ -23,11 +23,18 @@ def fit_seconds(head: Any, encoder: Any, preprocessing: Preprocessing, planes: S
         frame = recipes.planes(sources, window=preprocessing.window, size=preprocessing.size, fit_rule=preprocessing.fit_rule, resize=preprocessing.resize, stop=1, colour=preprocessing.colour, rgb=preprocessing.channels == "rgb")
     except CaseError:  # met, with its name, when it is encoded
         return 0.0
+    try:
+        return _measured(head, encoder, preprocessing, planes, channels, classes, frame)
+    except (RuntimeError, ValueError, TypeError, MemoryError):  # an estimate only: a network that does not fit fails in its cell
+        return 0.0
+
+
+def _measured(head: Any, encoder: Any, preprocessing: Preprocessing, planes: Sequence[Sequence[int]], channels: int, classes: int, frame: recipes.Planes) -> float:
+    import torch
+
     size = min(frame.pixels.shape[-1], SIDE // encoder.multiple * encoder.multiple or encoder.multiple)
     if encoder.image_size is not None and not encoder.interpolates:
         size = encoder.image_size
-    import torch
-
     made = encoder(torch.rand(1, preprocessing.colour or frame.pixels.shape[1], size, size))
     shapes = [(channels * grid.shape[1], *grid.shape[2:]) for grid in made.grids]
     return float(head.seconds(shapes, frame.pixels.shape[-1] / size, max(frame.frame.shape), planes, classes))

@@ -18,12 +18,14 @@ from medprobe.datasets._layout import fingerprint, locate, paths_of
 from medprobe.errors import CaseError, Faults, MedprobeError, MissingError, RequestError
 from medprobe.features.digests import Digests, source_key
 from medprobe.features.encode import Preprocessing, encoding_facts, measure
+from medprobe.features.reduce import reduce_named
 from medprobe.features.store import Encoding, Entry
 from medprobe.imaging import formats
 from medprobe.imaging.formats import count_planes
 from medprobe.imaging.recipes import windows_of
 from medprobe.registry import HEADS, did_you_mean
 from medprobe.run import costs, reading, results, splits
+from medprobe.run.references import check_on_image
 from medprobe.tasks import models
 from medprobe.tasks.suites import tasks_named, with_settings
 from medprobe.types import Case, Dataset, Source, Task
@@ -298,8 +300,26 @@ def _question(task: Task, dataset: Dataset, request: Request, digests: Digests, 
             raise RequestError(f"--set {setting}: {task.name} has no score named {asked!r}; {did_you_mean(str(asked), known_scores)}")
     question = Question(task, dataset, cases, found, options)
     _ = question.head
+    reduce_named(task.reduce)
     reading.check(task, dataset, cases)
+    if same is None:
+        _check_masks(dataset, cases)
     return question
+
+
+def _check_masks(dataset: Dataset, cases: Sequence[Case]) -> None:
+    """CaseError for masks that do not lie on their images, as far as headers say; the count and the first."""
+    if dataset.kind not in ("segmentation", "instances"):
+        return
+    wrong = []
+    for case in cases:
+        if case.target is not None:
+            try:
+                check_on_image(dataset, case, case.target)
+            except CaseError as error:
+                wrong.append(str(error))
+    if wrong:
+        raise CaseError(wrong[0] if len(wrong) == 1 else f"{dataset.name}: {len(wrong)} of {len(cases)} masks do not lie on their images, the first is {wrong[0]}")
 
 
 def options_of(default: Task, task: Task, request: Request) -> dict[str, Any]:

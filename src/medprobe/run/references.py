@@ -20,7 +20,8 @@ def reference(dataset: Dataset, sources: Sequence[Source]) -> LabelMap:
 
 
 def check_on_image(dataset: Dataset, case: Case, sources: Sequence[Source]) -> None:
-    """CaseError where image and mask both say where they lie, and have other shapes or places; by their headers alone."""
+    """CaseError where image and mask both say where they lie, and have other shapes or places, or where only one says so and is
+    turned when it is read; by their headers alone."""
     pair = [Source(source.grid) if source.grid is not None else source for source in (*case.images.get("image", ())[:1], *sources[:1])]
     if len(pair) < 2 or pair[0].path == pair[1].path:
         return
@@ -28,7 +29,11 @@ def check_on_image(dataset: Dataset, case: Case, sources: Sequence[Source]) -> N
         image, mask = (_grid(source) for source in pair)
     except Exception:  # what cannot be read is named where it is read
         return
-    if image is None or mask is None or image.affine is None or mask.affine is None:
+    known = [one for one in (image, mask) if one is not None and one.affine is not None]
+    if len(known) == 1 and known[0].turned:
+        placed, other = (pair[0], pair[1]) if known[0] is image else (pair[1], pair[0])
+        raise CaseError(f"{case.id}: expected image and mask that both say where they lie, since {placed.path.name} is not stored along right, anterior, superior, found {other.path.name} without; write both in one format, such as .nii.gz")
+    if image is None or mask is None or len(known) < 2:
         return
     alike = image.shape == mask.shape
     apart = corners_apart(mask.shape, image.affine, mask.affine) if alike else float("inf")

@@ -45,9 +45,10 @@ def run(request: Request, plan: Plan, progress: Progress) -> Outcome:
     """Do what a plan says. The same request again does only what is not done."""
     outcome = Outcome([request.out / "results" / cell.stem for cell in plan.done])
     folders = {path.parent for path in outcome.done}
+    masks: dict[int, None] = {}
     try:
         for group in plan.groups:
-            _run_group(group, request, plan.cache, progress, outcome)
+            _run_group(group, request, plan.cache, progress, outcome, masks)
             folders |= {(request.out / "results" / cell.stem).parent for cell in group.cells}
             if request.fail_fast and outcome.failed:
                 break
@@ -68,9 +69,27 @@ def _summarise(folder: Path) -> None:
             raise MedprobeError(f"{summary}: could not be written ({error.strerror or error}); free space, and run the same command again: it does only this") from error
 
 
-def _run_group(group: Group, request: Request, cache: Path, progress: Progress, outcome: Outcome) -> None:
+def _read_masks(question: Question, progress: Progress) -> None:
+    """Every mask, before anything is encoded or learned: one that cannot be used would end the cell after all of it."""
+    decode, wrong = _decoder(question.dataset), []
+    labelled = [case for case in question.cases if case.target is not None]
+    for number, case in enumerate(labelled if decode else ()):
+        try:
+            decode(case.target)  # type: ignore[misc]
+        except CaseError as error:
+            wrong.append(f"{case.id}: {error}")
+        progress(number + 1, len(labelled), "reading masks")
+    if wrong:
+        raise CaseError(f"{len(wrong)} of {len(labelled)} masks of {question.dataset.name} cannot be used ({'; '.join(wrong[:3])}); mend them, or leave their cases out")
+
+
+def _run_group(group: Group, request: Request, cache: Path, progress: Progress, outcome: Outcome, masks: dict[int, None]) -> None:
+    """`masks`: of which questions the masks were read already."""
     begin = time.perf_counter()
     try:
+        for question in {id(cell.question.cases): cell.question for cell in group.cells if id(cell.question.cases) not in masks}.values():
+            _read_masks(question, progress)
+            masks[id(question.cases)] = None
         bank = open_bank(group, request, cache, progress)
     except CELL_FAILURES as error:
         for cell in group.cells:
@@ -181,6 +200,7 @@ class _Checkpoint:
 
     path: Path
     key: str
+    warn: Callable[[str], None]
 
     def load(self) -> State | None:
         try:
@@ -190,7 +210,10 @@ class _Checkpoint:
         return state if state.meta.get("cell") == self.key else None
 
     def save(self, state: State) -> None:
-        State(state.tensors, {**state.meta, "cell": self.key}).save(self.path)
+        try:
+            State(state.tensors, {**state.meta, "cell": self.key}).save(self.path)
+        except OSError as error:
+            self.warn(f"{self.path.parent}: progress of the fit could not be kept ({error.strerror or error}), so that one that is cut off starts again")
 
 
 def _run_cell(cell: Cell, group: Group, bank: Bank, shared: dict[tuple, np.ndarray], request: Request, before: Mapping[str, float], progress: Progress) -> list[str]:
@@ -207,7 +230,7 @@ def _run_cell(cell: Cell, group: Group, bank: Bank, shared: dict[tuple, np.ndarr
     warnings: list[str] = []
     if parts.validation.startswith("none"):
         warnings.append("no validation part: too few training patients")
-    checkpoint = _Checkpoint(request.out / "checkpoints" / f"{cell.stem}.safetensors", results.key_of(cell.facts))
+    checkpoint = _Checkpoint(request.out / "checkpoints" / f"{cell.stem}.safetensors", results.key_of(cell.facts), _once(warnings))
 
     def monitor(prob: np.ndarray, target: np.ndarray) -> float:
         key = task.monitor
@@ -242,6 +265,16 @@ def _run_cell(cell: Cell, group: Group, bank: Bank, shared: dict[tuple, np.ndarr
     results.write_result(request.out / "results" / cell.stem, document)
     checkpoint.path.unlink(missing_ok=True)
     return warnings
+
+
+def _once(warnings: list[str]) -> Callable[[str], None]:
+    """Adds a warning that is not there yet."""
+
+    def warn(sentence: str) -> None:
+        if sentence not in warnings:
+            warnings.append(sentence)
+
+    return warn
 
 
 def _with_pooling(ctx: Context, bank: Bank, train: EncodedSamples, warnings: list[str]) -> Context:
