@@ -41,10 +41,9 @@ def medprobe(home: Path, *words: object, status: int = 0) -> subprocess.Complete
 
 def test_a_segmentation_is_run_drawn_scored_and_reported(home: Path) -> None:
     words = ["run", "-m", "pixels", "-t", "blocks.toml/linear2d,blocks.toml/constant", "-o", "out", "--cache", "cache", "--image-size", 32, "--set", "head.epochs=60"]
-    assert "no such setting" in medprobe(home, *words, status=2).stderr, "constant has no epochs"
-    words[4] = "blocks.toml/linear2d"
-    medprobe(home, *words)
-    medprobe(home, "run", "-m", "pixels", "-t", "blocks.toml/constant", "-o", "out", "--cache", "cache", "--image-size", 32)
+    assert "head.epochs is no setting of constant" in medprobe(home, *words).stderr
+    assert "no such setting" in medprobe(home, *words, "--set", "head.epoch=3", status=2).stderr
+    assert "so it runs with the model pixels" in medprobe(home, "run", "-m", "mean-rgb", "-t", "blocks.toml/unet2d", "-o", "out", "--cache", "cache", status=2).stderr
     assert "0 results to compute" in medprobe(home, *words).stderr
     (folder,) = (home / "out/results/blocks/linear2d").iterdir()
     ours = json.loads((folder / "summary.json").read_text())["scores"]

@@ -64,9 +64,11 @@ def test_volumes_are_segmented_drawn_scored_and_reported(home: Path) -> None:
         laid = sitk.GetArrayFromImage(sitk.Resample(predicted, mask, sitk.Transform(), sitk.sitkNearestNeighbor))
         true = sitk.GetArrayFromImage(mask)
         assert 2 * (laid * true).sum() / (laid.sum() + true.sum()) > 0.7, "another program finds the prediction where the mask is"
-        loaded, image = (nibabel.as_closest_canonical(nibabel.load(file)) for file in (written / f"c{number}.nii.gz", home / f"{number}.nii.gz"))
+        loaded, image = (nibabel.load(file) for file in (written / f"c{number}.nii.gz", home / f"{number}.nii.gz"))
         assert loaded.shape == image.shape
         np.testing.assert_allclose(loaded.affine, image.affine, atol=1e-4)
+        array = np.asarray(nibabel.load(home / f"m{number}.nii.gz").dataobj)
+        assert 2 * (np.asarray(loaded.dataobj) * array).sum() / (np.asarray(loaded.dataobj).sum() + array.sum()) > 0.7, "array on array, in the order of the image"
     medprobe(home, "score", "--task", "balls.toml", "--predictions", "predictions", "-o", "scored", "--name", "same")
     assert json.loads(next((home / "scored").rglob("summary.json")).read_text())["scores"] == ours
     assert len(list((home / "out/pictures").rglob("*.png"))) == 3 * 2 * 2

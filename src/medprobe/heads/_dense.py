@@ -26,6 +26,8 @@ WINDOW_SIGMA = 0.125
 PLANES_AT_ONCE = 16
 WHOLE = np.array([0.0, 0.0, 1.0, 1.0])
 LARGEST_SIDE = 4096
+FEW_STEPS = 500
+"""A fit with fewer optimiser steps than this may be far from converged."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class Segmenter(ABC):
             curve: list[float] = []
             begun = self._resume(net, optimiser, best, curve, ctx, data)
             saved = time.monotonic()
+            if steps < FEW_STEPS:
+                ctx.warn(f"{type(self).__name__.lower()}: the whole fit takes {steps} optimiser steps, fewer than {FEW_STEPS}, and may be far from converged; raise head.epochs")
             if val is None or not len(val):
                 ctx.warn("no validation part to choose an epoch on, so the last one is used")
             for epoch in range(begun, self.epochs):

@@ -1,4 +1,4 @@
-"""`conv3d`: a 3D decoder with skips over several layers of a frozen encoder of planes (paper, Section 3.2; methods sheet 5.2).
+"""`conv3d`: a 3D decoder with skips over several layers of a frozen encoder of planes (paper, Section 3.2).
 
 The grids of four layers, each projected to 128 channels. From the last one up, stages double the plane (never the number
 of planes): a transposed convolution of stride (1, 2, 2), plus the next shallower grid brought to the same size by transposed

@@ -1,4 +1,4 @@
-"""`dynunet`: MONAI's DynUNet, the architecture of nnU-Net without its planning, on the volume itself: a supervised baseline, a head on the encoder `pixels` (methods sheet 8).
+"""`dynunet`: MONAI's DynUNet, the architecture of nnU-Net without its planning, on the volume itself: a supervised baseline, a head on the encoder `pixels`.
 
 Five levels of 32 to 320 channels; trained from nothing.
 """

@@ -1,7 +1,7 @@
 """`linear2d`: one linear layer on every cell of the last grid (1 x 1 convolution), for segmentation of pictures.
 
 As DINOv3's linear segmentation head: dropout 0.1, batch normalisation, a 1 x 1 convolution of weights N(0, 0.01), AdamW with
-learning rate 1e-3 and weight decay 1e-3 (methods sheet 5.1).
+learning rate 1e-3 and weight decay 1e-3.
 """
 
 from collections.abc import Sequence

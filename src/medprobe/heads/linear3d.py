@@ -1,7 +1,7 @@
 """`linear3d`: one linear layer on every cell of the last grid (1 x 1 x 1 convolution), for segmentation of volumes.
 
 The rows "Linear Probing" of the paper's Tables 12 to 14, read by the letter: dropout 0.1, batch normalisation, a convolution of
-weights N(0, 0.01), and in-plane bilinear interpolation to the pixels; planes stay where they are (methods sheet 5.2).
+weights N(0, 0.01), and in-plane bilinear interpolation to the pixels; planes stay where they are.
 """
 
 from collections.abc import Sequence

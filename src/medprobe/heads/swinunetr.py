@@ -1,4 +1,4 @@
-"""`swinunetr`: MONAI's Swin UNETR, on the volume itself: a supervised baseline, a head on the encoder `pixels` (methods sheet 8).
+"""`swinunetr`: MONAI's Swin UNETR, on the volume itself: a supervised baseline, a head on the encoder `pixels`.
 
 Width 24 and windows of 7 voxels; trained from nothing.
 """

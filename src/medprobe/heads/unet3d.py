@@ -1,4 +1,4 @@
-"""`unet3d`: MONAI's U-Net in 3D, on the volume itself: a supervised baseline, a head on the encoder `pixels` (methods sheet 8).
+"""`unet3d`: MONAI's U-Net in 3D, on the volume itself: a supervised baseline, a head on the encoder `pixels`.
 
 Four levels of 16 to 128 channels with two residual units each; trained from nothing.
 """

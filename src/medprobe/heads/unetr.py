@@ -1,4 +1,4 @@
-"""`unetr`: MONAI's UNETR, on the volume itself: a supervised baseline, a head on the encoder `pixels` (methods sheet 8).
+"""`unetr`: MONAI's UNETR, on the volume itself: a supervised baseline, a head on the encoder `pixels`.
 
 A transformer of 12 layers, width 768, over patches of 16 voxels, and a convolutional decoder; trained from nothing.
 """

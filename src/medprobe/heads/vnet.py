@@ -1,4 +1,4 @@
-"""`vnet`: MONAI's V-Net, on the volume itself: a supervised baseline, a head on the encoder `pixels` (methods sheet 8).
+"""`vnet`: MONAI's V-Net, on the volume itself: a supervised baseline, a head on the encoder `pixels`.
 
 Channels must divide 16, as published; trained from nothing.
 """

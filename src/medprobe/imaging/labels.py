@@ -90,17 +90,18 @@ def read_labels(
     return replace(found, labels=_ids(found.labels, path) if classes is None else _indices(found.labels, classes, values, ignore, path))
 
 
-def write_labels(path: Path, labels: LabelMap) -> None:
+def write_labels(path: Path, labels: LabelMap, like: Path | None = None) -> None:
     """By suffix: .nii.gz or .nii, .png for a plane of 0 to 65,535, .h5 (array `labels`); in the smallest type that holds it.
 
     What `read_labels` reads; ITK-SNAP, 3D Slicer and SimpleITK find the volume where the image was. Maps of several classes
-    at once have the class as first axis in HDF5, as fourth in NIfTI.
+    at once have the class as first axis in HDF5, as fourth in NIfTI. `like`: a NIfTI file of this grid, in whose order of axes
+    NIfTI is written.
     """
     name, array = path.name.lower(), _smallest(labels.labels, path)
     if name.endswith(nifti.SUFFIXES):
         stack = array if labels.multilabel else array[None]
         stack = stack if stack.ndim == 4 else stack[:, None]
-        nifti.save(path, np.moveaxis(stack, 0, -1) if labels.multilabel else stack[0], labels.affine, labels.spacing)
+        nifti.save(path, np.moveaxis(stack, 0, -1) if labels.multilabel else stack[0], labels.affine, labels.spacing, like=like)
     elif name.endswith(arrays.HDF5):
         arrays.save(path, MEMBER, array, labels.spacing, labels.affine)
     elif name.endswith(".png"):

@@ -15,7 +15,7 @@ import numpy as np
 
 from medprobe.errors import CaseError
 from medprobe.files import write_atomically
-from medprobe.imaging.canonical import Grid, Volume, entries, entry, grid_of, planes_of, raws_of, volume_of
+from medprobe.imaging.canonical import Grid, Volume, entries, entry, grid_of, orientation, planes_of, raws_of, volume_of
 from medprobe.imaging.raw import Raw, stamp
 from medprobe.types import Source
 
@@ -131,10 +131,11 @@ def _millimetres(file: Any) -> np.ndarray:
     return np.diag([factor, factor, factor, 1.0])
 
 
-def save(path: Path, array: np.ndarray, affine: np.ndarray | None, spacing: tuple[float, float, float] | None, intent: str = "none") -> None:
+def save(path: Path, array: np.ndarray, affine: np.ndarray | None, spacing: tuple[float, float, float] | None, intent: str = "none", like: Path | None = None) -> None:
     """(z, y, x, ...) to .nii or .nii.gz, whole or not at all; sform and qform say the same, in mm.
 
-    Without an affine the voxels lie at 0 along the axes, `spacing` (or 1) apart, under the code `aligned`.
+    Without an affine the voxels lie at 0 along the axes, `spacing` (or 1) apart, under the code `aligned`. `like`: a NIfTI file
+    of this grid, whose order of axes is taken, so that arrays lie on arrays.
     """
     import nibabel
 
@@ -143,6 +144,10 @@ def save(path: Path, array: np.ndarray, affine: np.ndarray | None, spacing: tupl
     code = ALIGNED if affine is None else SCANNER
     placed = np.diag([*(spacing or (1.0, 1.0, 1.0))[::-1], 1.0]) if affine is None else np.asarray(affine, float)
     image = nibabel.Nifti1Image(array.transpose(2, 1, 0, *range(3, array.ndim)), placed, dtype=array.dtype)
+    if like is not None and affine is not None:
+        turn = nibabel.orientations.ornt_transform(nibabel.orientations.io_orientation(placed), orientation(_header(like).affine, like))
+        image = image.as_reoriented(turn)
+        placed = image.affine
     image.header.set_xyzt_units("mm")
     image.header.set_intent(intent)
     image.set_sform(placed, code)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from medprobe.errors import CaseError
+from medprobe.imaging import nifti
 from medprobe.imaging.labels import LabelMap, write_labels
 from medprobe.metrics import dense, overlap
 from medprobe.run import results
@@ -42,7 +43,9 @@ def measured(
         if labels.shape != true.labels.shape:
             raise CaseError(f"{sample.id}: expected a mask of the size of its image, {' x '.join(map(str, labels.shape))}, found {' x '.join(map(str, true.labels.shape))}; write the mask on the image's pixels")
         suffix = ".nii.gz" if dataset.dims == 3 else ".png"
-        _write(folder, results.safe_name(sample.id), labels, true, dataset, suffix)
+        image = cases[sample.id].images["image"][0]
+        like = image.grid or image.path
+        _write(folder, results.safe_name(sample.id), labels, true, dataset, suffix, like if like.name.lower().endswith(nifti.SUFFIXES) else None)
         axes = spacing_of(cases[sample.id], true, dataset.dims, millimetres)
         values.append(dense.segmentation_case(labels, true.labels, len(dataset.classes), axes, multilabel=dataset.multilabel, volumes=millimetres, regions=results.regions_of(dataset)))
         ids.append(sample.id)
@@ -53,12 +56,12 @@ def measured(
     return found
 
 
-def _write(folder: Path, name: str, labels: np.ndarray, true: LabelMap, dataset: Dataset, suffix: str) -> None:
+def _write(folder: Path, name: str, labels: np.ndarray, true: LabelMap, dataset: Dataset, suffix: str, like: Path | None) -> None:
     if dataset.multilabel and suffix == ".png":
         for one, mask in zip(dataset.classes, labels, strict=True):
             write_labels(folder / f"{name}.{results.safe_name(one)}.png", LabelMap(mask))
     else:
-        write_labels(folder / f"{name}{suffix}", LabelMap(labels, true.spacing, true.affine, dataset.multilabel))
+        write_labels(folder / f"{name}{suffix}", LabelMap(labels, true.spacing, true.affine, dataset.multilabel), like)
 
 
 def _draw_telling(dataset: Dataset, cases: Mapping[str, Case], found: results.CaseValues, predictions: Path, folder: Path) -> None:
@@ -68,6 +71,7 @@ def _draw_telling(dataset: Dataset, cases: Mapping[str, Case], found: results.Ca
     order = np.argsort(dice)[: np.count_nonzero(~np.isnan(dice))]
     if not len(order):
         return
-    for rank, place in (("1-best", order[-1]), ("2-median", order[len(order) // 2]), ("3-worst", order[0])):
+    telling = {order[-1]: "1-best", order[0]: "3-worst", order[len(order) // 2]: "2-median"} if len(order) > 2 else {order[0]: "3-worst", order[-1]: "1-best"}
+    for place, rank in telling.items():
         name = str(found.case[place])
         draw(dataset, cases[name], predictions, folder / f"{rank}-{results.safe_name(name)}.png", f"{rank[2:]} case, {name}: Dice {dice[place]:.3f}")

@@ -6,7 +6,7 @@ All faults are collected and raised at once: a wrong request is status 2, someth
 import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from medprobe.types import Case, Dataset, Source, Task
 Progress = Callable[[int, int, str], None]
 Grids = tuple[tuple[int, ...] | None, int]
 LAST: Grids = (None, 1)
+PIXELS = "pixels"
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,8 @@ class Plan:
 
 def make(request: Request, progress: Progress, tolerant: bool = False) -> Plan:
     """The plan of a request. Raises everything that is wrong at once; with `tolerant` what is missing is listed instead."""
-    faults, notes = Faults(), []
+    faults = Faults()
+    notes: list[str] = []
     cache = request.cache or default_cache()
     with faults.collected():
         check_options(request)
@@ -226,7 +228,8 @@ def make(request: Request, progress: Progress, tolerant: bool = False) -> Plan:
     questions: list[Question] = []
     for task, dataset in pairs:
         with faults.collected():
-            question = _question(task, dataset, request, Digests(cache), progress, questions)
+            mine = _settings_of(task, [task for task, _ in pairs], request, notes)
+            question = _question(task, dataset, mine, Digests(cache), progress, questions)
             questions.append(question)
             notes += _notes(question)
     loaded = load_models(request, faults, progress, sorted({question.grids for question in questions}, key=str) or [LAST])
@@ -281,6 +284,15 @@ def check_folder(option: str, folder: Path) -> None:
         raise RequestError(f"{option} {folder} cannot be made ({error.strerror}); choose another, or change the permissions above it") from None
     if not os.access(folder, os.W_OK):
         raise RequestError(f"{option} {folder} cannot be written to; choose another, or change its permissions")
+
+
+def _settings_of(task: Task, tasks: Sequence[Task], request: Request, notes: list[str]) -> Request:
+    """The request without settings of heads that this task's head lacks and another's has: a control beside a decoder has no epochs."""
+    others = {field.name for other in tasks for field in fields(HEADS.get(other.head))}
+    own = {field.name for field in fields(HEADS.get(task.head))}
+    dropped = [key for key in request.settings if key.startswith("head.") and key[5:] in others - own]
+    notes += [f"{task.name}: {key} is no setting of {task.head}, and left out there" for key in dropped]
+    return replace(request, settings={key: value for key, value in request.settings.items() if key not in dropped}) if dropped else request
 
 
 def _question(task: Task, dataset: Dataset, request: Request, digests: Digests, progress: Progress, known: Sequence[Question]) -> Question:
@@ -363,6 +375,8 @@ def _notes(question: Question) -> list[str]:
 def _check_cells(questions: Sequence[Question], request: Request, faults: Faults) -> None:
     for question in questions:
         name, dataset = question.task.name, question.dataset
+        if getattr(question.head, "supervised", False) and PIXELS not in request.model.split(","):
+            faults.found.append(RequestError(f"{name}: {question.task.head} is trained on the planes themselves, so it runs with the model {PIXELS}, found {request.model}; add {PIXELS} to --model"))
         with faults.collected():
             shared = splits.shared_patients(question.cases)
             if shared and dataset.official_leak is None:
@@ -455,7 +469,7 @@ def _grouped(questions: Sequence[Question], loaded: Sequence[Loaded], request: R
     stems: dict[str, Mapping[str, Any]] = {}
     for one in loaded:
         for question in questions:
-            if one.grids != question.grids:
+            if one.grids != question.grids or (one.spec != PIXELS and getattr(question.head, "supervised", False)):
                 continue
             with faults.collected():
                 if hasattr(one.encoder, "features_of"):

@@ -78,7 +78,7 @@ def _heads(head: str, dataset: Dataset, made_elsewhere: bool) -> list[str]:
     if not fitting:
         raise RequestError(f"{dataset.name} is of kind {dataset.kind} in {dataset.dims}D, for which there is no head in this version; predictions made elsewhere are scored by: medprobe score")
     if head in HEADS and head not in fitting:
-        raise RequestError(f"{dataset.name} is of kind {dataset.kind}, which the head {head} does not answer; {did_you_mean(head, fitting)}")
+        raise RequestError(f"{dataset.name} is of kind {dataset.kind} in {dataset.dims}D, which the head {head} does not answer; {did_you_mean(head, fitting)}")
     return _matching("head", head or DEFAULT_HEAD[dataset.kind, dataset.dims], fitting)
 
 
