@@ -33,7 +33,7 @@ class Conv3D(VolumeSegmenter):
         def block(width: int) -> Any:
             layers: list[Any] = []
             for _ in range(2):
-                layers += [nn.Conv3d(width, width, 3, padding=1, bias=False), nn.InstanceNorm3d(width, affine=True), nn.LeakyReLU(0.01)]
+                layers += [nn.Conv3d(width, width, 3, padding=1, bias=False), nn.InstanceNorm3d(width, affine=True), nn.LeakyReLU(0.01, inplace=True)]
             return nn.Sequential(*layers)
 
         def doubled(before: int, after: int, times: int) -> Any:
