@@ -116,7 +116,7 @@ def test_a_network_of_one_s_own_is_one_line(context, dice_of) -> None:
     exec(example, found)
     try:
         assert HEADS.get("mine") is found["Mine"]
-        head = found["Mine"](epochs=20, learning_rate=0.03, depth=8)
+        head = found["Mine"](epochs=20, learning_rate=0.03, depth=16)
         data = truth(4)
         state = head.fit(data, None, context())
         assert np.mean([dice_of(pred, sample.target) for pred, sample in zip(head.predict(state, data, context()), data, strict=True)]) > 0.9

@@ -216,7 +216,7 @@ def test_displacements_are_scored_by_the_labels_they_warp(samples: Path, tmp_pat
 def test_run_refuses_a_head_of_another_kind_and_says_what_there_is(hippocampus: tuple[Path, Path, list[str]], tmp_path: Path) -> None:
     manifest, _, _ = hippocampus
     said = medprobe("run", "-m", "pixels", "-t", f"{manifest}/logreg", "-o", tmp_path / "out", status=2).stderr
-    assert "hippo is of kind segmentation, which the head logreg does not answer" in said
+    assert "hippo is of kind segmentation in 3D, which the head logreg does not answer" in said
     manifest.write_text('name = "em"\nkind = "instances"\ndims = 3\n')
     said = medprobe("run", "-m", "pixels", "-t", manifest, "-o", tmp_path / "out", status=2).stderr
     assert "em is of kind instances in 3D, for which there is no head in this version" in said

@@ -61,7 +61,6 @@ def volume_of(stored: np.ndarray, affine: np.ndarray, path: Path, *, as_stored: 
     """
     import nibabel
 
-    _check_shape(stored.shape, path)
     if stored.dtype.kind not in "buif":
         raise CaseError(f"{path}: expected real numbers as voxels, found {stored.dtype}; store integers or floats")
     shape = (*stored.shape, 1, 1, 1)[: max(3, stored.ndim)]
@@ -78,7 +77,7 @@ def grid_of(shape: Sequence[int], affine: np.ndarray, path: Path) -> Grid:
     """The grid of a stored shape (x, y, z, ...)."""
     import nibabel
 
-    _check_shape(shape, path)
+    check_shape(shape, path)
     turned = orientation(affine, path)
     sizes = (*shape, 1, 1, 1)[:3]
     affine = affine @ nibabel.orientations.inv_ornt_aff(turned, sizes)
@@ -86,7 +85,8 @@ def grid_of(shape: Sequence[int], affine: np.ndarray, path: Path) -> Grid:
     return Grid((z, y, x), _spacing(affine), affine, not np.array_equal(turned, AS_STORED))
 
 
-def _check_shape(shape: Sequence[int], path: Path) -> None:
+def check_shape(shape: Sequence[int], path: Path) -> None:
+    """CaseError for a header that leaves no voxels."""
     if not len(shape) or min(shape) < 1:
         raise CaseError(f"{path}: expected voxels along every axis, found shape {tuple(map(int, shape))}; correct the header, or fetch the file again")
 

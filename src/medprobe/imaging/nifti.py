@@ -15,7 +15,18 @@ import numpy as np
 
 from medprobe.errors import CaseError
 from medprobe.files import write_atomically
-from medprobe.imaging.canonical import Grid, Volume, entries, entry, grid_of, orientation, planes_of, raws_of, volume_of
+from medprobe.imaging.canonical import (
+    Grid,
+    Volume,
+    check_shape,
+    entries,
+    entry,
+    grid_of,
+    orientation,
+    planes_of,
+    raws_of,
+    volume_of,
+)
 from medprobe.imaging.raw import Raw, stamp
 from medprobe.types import Source
 
@@ -59,6 +70,7 @@ def volume(path: Path, *, as_stored: bool = False, further_axes: bool = False, m
     """The whole file, which may be memory that cannot be written to; the options are those of `canonical.volume_of`."""
     _check_alone(path)
     file = _opened(path)
+    check_shape(file.shape, path)
     return volume_of(_voxels(file), _millimetres(file) @ file.affine, path, as_stored=as_stored, further_axes=further_axes, member=member)
 
 
