@@ -42,6 +42,7 @@ def evaluate(model: str, task: str, data: str | Path | None = None, out: str | P
     from medprobe.run import plan as planning
     from medprobe.run import results as files
     from medprobe.run.progress import reporting
+    from medprobe.run.request import Request
     from medprobe.run.run import run
 
     with tempfile.TemporaryDirectory() as scratch, reporting(quiet=True) as progress:
@@ -50,7 +51,7 @@ def evaluate(model: str, task: str, data: str | Path | None = None, out: str | P
         weights = (str(weights),) if isinstance(weights, str | Path) else tuple(weights)
         if options.get("cache") is not None:
             options["cache"] = Path(options["cache"])
-        request = planning.Request(model, task, folder, Path(data) if data is not None else None, weights, **options)
+        request = Request(model, task, folder, Path(data) if data is not None else None, weights, **options)
         plan = planning.make(request, progress)
         outcome = run(request, plan, progress)
         if outcome.failed:

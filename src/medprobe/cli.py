@@ -146,12 +146,13 @@ def run(
     """Evaluate models on tasks. The same command again does only what is not done."""
     from medprobe.run import plan as planning
     from medprobe.run.progress import reporting, say
+    from medprobe.run.request import Request
     from medprobe.run.run import closing_lines, describe
     from medprobe.run.run import run as run_plan
 
     if engine != "local":
         raise RequestError(f"--engine {engine}: this version runs cells on this machine only; use --engine local")
-    request = planning.Request(
+    request = Request(
         model, task, out, data, tuple(weights or ()), _numbers(seeds, "--seeds"), None if folds == "all" else _numbers(folds, "--folds"),
         image_size, limit, device, precision, _batch_size(batch_size), _settings(set_ or []), cache,
         _bytes(cache_budget, "--cache-budget"), _bytes(max_ram, "--max-ram") or 0, skip_unreadable, fail_fast,
@@ -206,11 +207,11 @@ def encode(
     debug: Debug = False,
 ) -> None:
     """Features only: per case its class token and its patch mean side by side, for use elsewhere (and as `features:DIR`)."""
-    from medprobe.run import plan as planning
     from medprobe.run.export import export
     from medprobe.run.progress import reporting
+    from medprobe.run.request import Request
 
-    request = planning.Request(
+    request = Request(
         model, task or "", out, data, tuple(weights or ()), (seed,), None, image_size, limit, device, precision,
         _batch_size(batch_size), cache=cache, skip_unreadable=skip_unreadable,
     )  # fmt: skip
@@ -301,8 +302,8 @@ def show(
     debug: Debug = False,
 ) -> None:
     """Pictures of one case: planes, feature PCA, prediction, target. Nothing is trained."""
-    from medprobe.run.plan import Request
     from medprobe.run.progress import reporting, say
+    from medprobe.run.request import Request
     from medprobe.run.show import show as show_case
 
     request = Request(model, task, out, data, tuple(weights or ()), image_size=image_size, device=device, precision=precision, settings=_settings(set_ or []), cache=cache)
@@ -446,7 +447,7 @@ def cache_gc(cache: Cache = None, debug: Debug = False) -> None:
 
 def _cache(cache: Path | None) -> Path:
     from medprobe.errors import MissingError
-    from medprobe.run.plan import default_cache
+    from medprobe.run.request import default_cache
 
     if cache is not None and not cache.is_dir():
         raise MissingError(f"--cache: expected a folder at {cache}, found none; check the path")

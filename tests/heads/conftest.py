@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from medprobe.heads import _dense
 from medprobe.imaging.labels import LabelMap
 from medprobe.metrics.overlap import overlap
-from medprobe.types import Context, Features, Sample, SampleList, State
+from medprobe.types import Context, Features, Head, Sample, SampleList, State
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +76,26 @@ class Stopping:
             raise KeyboardInterrupt
 
 
-@pytest.fixture(scope="session")
-def stopping() -> type[Stopping]:
+@pytest.fixture
+def stopping(monkeypatch: pytest.MonkeyPatch) -> type[Stopping]:
+    """Checkpoints that are written after every epoch."""
+    monkeypatch.setattr(_dense, "SAVE_AFTER", 0.0)
     return Stopping
+
+
+@pytest.fixture
+def goes_on(stopping: type[Stopping], context: Callable[..., Context]) -> Callable[..., tuple[State, Stopping]]:
+    """Fits a head whole, and again with a stop after its second checkpoint: facts and weights must be equal. Returns the whole fit and the checkpoint."""
+
+    def check(head: Head, train: SampleList, val: SampleList | None) -> tuple[State, Stopping]:
+        undisturbed, memory = head.fit(train, val, context()), stopping(2)
+        with pytest.raises(KeyboardInterrupt):
+            head.fit(train, val, context(checkpoint=memory))
+        resumed = head.fit(train, val, context(checkpoint=memory))
+        assert resumed.meta == undisturbed.meta
+        assert set(resumed.tensors) == set(undisturbed.tensors)
+        for tensor, value in undisturbed.tensors.items():
+            np.testing.assert_array_equal(resumed.tensors[tensor], value)
+        return undisturbed, memory
+
+    return check

@@ -84,18 +84,8 @@ def test_windows_weigh_their_middle(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("name", ["linear3d", "conv3d", "unet3d"])
 @pytest.mark.filterwarnings("ignore")
-def test_a_fit_that_was_stopped_ends_with_the_same_weights(name: str, monkeypatch: pytest.MonkeyPatch, context, stopping) -> None:
-    head = HEADS.get(name)(epochs=4, evaluate_every=2, flips=True, rotate=10.0, depth=8)
-    train, val = truth(5), truth(2, seed=1)
-    monkeypatch.setattr(_dense, "SAVE_AFTER", 0.0)
-    undisturbed = head.fit(train, val, context())
-    memory = stopping(2)
-    with pytest.raises(KeyboardInterrupt):
-        head.fit(train, val, context(checkpoint=memory))
-    resumed = head.fit(train, val, context(checkpoint=memory))
-    assert resumed.meta == undisturbed.meta
-    for tensor, value in undisturbed.tensors.items():
-        np.testing.assert_array_equal(resumed.tensors[tensor], value)
+def test_a_fit_that_was_stopped_ends_with_the_same_weights(name: str, goes_on) -> None:
+    goes_on(HEADS.get(name)(epochs=4, evaluate_every=2, flips=True, rotate=10.0, depth=8), truth(5), truth(2, seed=1))
 
 
 @pytest.mark.parametrize(("name", "depth"), [("vnet", 16), ("unetr", 16), ("swinunetr", 32), ("dynunet", 16)])
@@ -221,7 +211,7 @@ def test_a_turned_mask_lies_where_the_turned_plane_shows_it(fit_rule: str, shape
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_fit_with_parameters_the_loss_never_reaches_goes_on_too(context, stopping, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_with_parameters_the_loss_never_reaches_goes_on_too(goes_on) -> None:
     class Idle(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -232,14 +222,7 @@ def test_a_fit_with_parameters_the_loss_never_reaches_goes_on_too(context, stopp
 
     networks.network("idle", lambda channels, outputs, patch: Idle(), multiple=1)
     try:
-        head = HEADS.get("idle")(epochs=4, depth=8)
-        monkeypatch.setattr(_dense, "SAVE_AFTER", 0.0)
-        undisturbed, memory = head.fit(truth(5), None, context()), stopping(2)
-        with pytest.raises(KeyboardInterrupt):
-            head.fit(truth(5), None, context(checkpoint=memory))
-        resumed = head.fit(truth(5), None, context(checkpoint=memory))
-        for tensor, value in undisturbed.tensors.items():
-            np.testing.assert_array_equal(resumed.tensors[tensor], value)
+        goes_on(HEADS.get("idle")(epochs=4, depth=8), truth(5), None)
     finally:
         HEADS._things.pop("idle")
 

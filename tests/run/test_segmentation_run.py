@@ -2,8 +2,6 @@
 scoring the same predictions gives again."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -32,14 +30,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def medprobe(home: Path, *words: object, status: int = 0) -> subprocess.CompletedProcess[str]:
-    ended = subprocess.run([sys.executable, "-m", "medprobe", *map(str, words)], capture_output=True, text=True, cwd=home, timeout=240)
-    assert ended.returncode == status, ended.stderr
-    assert "Traceback" not in ended.stderr
-    return ended
-
-
-def test_a_segmentation_is_run_drawn_scored_and_reported(home: Path) -> None:
+def test_a_segmentation_is_run_drawn_scored_and_reported(home: Path, medprobe) -> None:
     words = ["run", "-m", "pixels", "-t", "blocks.toml/linear2d,blocks.toml/constant", "-o", "out", "--cache", "cache", "--image-size", 32, "--set", "head.epochs=60"]
     assert "head.epochs is no setting of constant" in medprobe(home, *words).stderr
     assert "no such setting" in medprobe(home, *words, "--set", "head.epoch=3", status=2).stderr
@@ -69,7 +60,7 @@ def test_a_segmentation_is_run_drawn_scored_and_reported(home: Path) -> None:
     assert "data:image/png" in (home / "out/report/index.html").read_text()
 
 
-def test_a_network_trained_on_pixels_is_a_baseline_and_no_control(home: Path) -> None:
+def test_a_network_trained_on_pixels_is_a_baseline_and_no_control(home: Path, medprobe) -> None:
     for head, more in (("unet2d", ["--set", "head.epochs=2"]), ("constant", [])):
         medprobe(home, "run", "-m", "pixels", "-t", f"blocks.toml/{head}", "-o", "out", "--cache", "cache", "--image-size", 32, "--folds", 0, *more)
     facts = {file.parts[-3]: json.loads(file.read_text()) for file in (home / "out/results").rglob("seed0-fold0.json")}
@@ -78,7 +69,7 @@ def test_a_network_trained_on_pixels_is_a_baseline_and_no_control(home: Path) ->
     assert "the control pixels/constant on blocks/unet2d" in flag, "two epochs are not above the mean mask"
 
 
-def test_masks_that_overlap_are_predicted_one_file_per_class(home: Path) -> None:
+def test_masks_that_overlap_are_predicted_one_file_per_class(home: Path, medprobe) -> None:
     rows = (home / "cases.csv").read_text().splitlines()
     (home / "cases.csv").write_text("\n".join(["id,patient,fold,image,block,other", *(f"{row},{row.split(',')[-1]}" for row in rows[1:])]) + "\n")
     (home / "blocks.toml").write_text('name = "blocks"\nkind = "segmentation"\nmultilabel = true\nclasses = ["block", "other"]\n')
@@ -89,14 +80,14 @@ def test_masks_that_overlap_are_predicted_one_file_per_class(home: Path) -> None
     assert {file.name.split(".")[1] for file in (home / "out/predictions").rglob("*.png")} == {"block", "other"}
 
 
-def test_a_mask_of_another_size_than_its_image_fails_with_a_sentence(home: Path) -> None:
+def test_a_mask_of_another_size_than_its_image_fails_with_a_sentence(home: Path, medprobe) -> None:
     Image.fromarray(np.zeros((10, 10), np.uint8)).save(home / "m3.png")
     ended = medprobe(home, "run", "-m", "pixels", "-t", "blocks.toml/constant", "-o", "out", "--cache", "cache", "--image-size", 32, status=1)
     assert "c3: expected a mask of the size of its image" in ended.stderr
     assert "c3" in medprobe(home, "check", "dataset", "blocks.toml", status=1).stdout
 
 
-def test_a_decoder_of_pictures_takes_the_layers_that_are_named(home: Path) -> None:
+def test_a_decoder_of_pictures_takes_the_layers_that_are_named(home: Path, medprobe) -> None:
     words = ["run", "-m", "random:timm:vit_pwee_patch16_reg1_gap_256", "-t", "blocks.toml/conv2d", "-o", "out", "--cache", "cache", "--image-size", 32, "--folds", 0, "--set", "head.epochs=1"]
     medprobe(home, *words)
     medprobe(home, *words, "--set", "task.layers=[3,-1]")

@@ -58,7 +58,7 @@ def test_encoded_features_are_those_of_the_encoder_itself(toy: Path, form: str) 
         assert names == ids
     size = said["encoding"]["size"]
     planes = np.stack([np.asarray(Image.open(toy.parent / name).resize(size, Image.Resampling.BICUBIC), np.float32) / 255 for name in ids]).transpose(0, 3, 1, 2)
-    from medprobe.run.plan import child_seed
+    from medprobe.run.loading import child_seed
 
     features = load_encoder("random:timm:test_vit", seed=child_seed(0, "encoder"))(planes)
     expected = np.concatenate([np.asarray(features.cls), np.asarray(features.patch_mean)], axis=1)

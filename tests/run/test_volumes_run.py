@@ -39,14 +39,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def medprobe(home: Path, *words: object, status: int = 0) -> subprocess.CompletedProcess[str]:
-    ended = subprocess.run([sys.executable, "-m", "medprobe", *map(str, words)], capture_output=True, text=True, cwd=home, timeout=280)
-    assert ended.returncode == status, ended.stderr
-    assert "Traceback" not in ended.stderr
-    return ended
-
-
-def test_volumes_are_segmented_drawn_scored_and_reported(home: Path) -> None:
+def test_volumes_are_segmented_drawn_scored_and_reported(home: Path, medprobe) -> None:
     more = ("--cache", "cache", "--image-size", 32, "--set", "head.epochs=40", "--set", "head.learning_rate=0.01", "--set", "head.depth=8")
     medprobe(home, "run", "-m", "pixels", "-t", "balls.toml/unet3d", "-o", "out", *more)
     medprobe(home, "run", "-m", "pixels", "-t", "balls.toml/constant", "-o", "out", "--cache", "cache", "--image-size", 32)
@@ -75,7 +68,7 @@ def test_volumes_are_segmented_drawn_scored_and_reported(home: Path) -> None:
     assert json.loads(medprobe(home, "report", "out", "--json").stdout)["flags"] == [], "above the mean mask"
 
 
-def test_streamed_features_give_the_scores_of_stored_ones_and_the_plan_knows_the_bytes(home: Path) -> None:
+def test_streamed_features_give_the_scores_of_stored_ones_and_the_plan_knows_the_bytes(home: Path, medprobe) -> None:
     pytest.importorskip("timm")
     words = ["run", "-m", "random:timm:vit_pwee_patch16_reg1_gap_256", "-t", "balls.toml/conv3d,balls.toml/linear3d", "--folds", 0, "--image-size", 64, "--set", "head.epochs=2", "--set", "head.depth=8", "--set", "head.side=16"]
     plan = json.loads(medprobe(home, *words, "-o", "stored", "--cache", "cache", "--plan", "--json").stdout)
@@ -95,7 +88,7 @@ def test_streamed_features_give_the_scores_of_stored_ones_and_the_plan_knows_the
 SAVING_OFTEN = "import medprobe.heads._dense as dense; dense.SAVE_AFTER = 0.0; from medprobe.cli import main; main()"
 
 
-def test_training_killed_at_any_moment_goes_on_to_the_same_predictions(home: Path) -> None:
+def test_training_killed_at_any_moment_goes_on_to_the_same_predictions(home: Path, medprobe) -> None:
     words = ["run", "-m", "pixels", "-t", "balls.toml/unet3d", "--folds", "0", "--image-size", "32", "--set", "head.epochs=24", "--set", "head.depth=8"]
     medprobe(home, *words, "-o", "whole", "--cache", "cache")
     command = [sys.executable, "-c", SAVING_OFTEN, *words, "-o", "cut", "--cache", "cache"]
@@ -123,7 +116,7 @@ def test_training_killed_at_any_moment_goes_on_to_the_same_predictions(home: Pat
 
 
 @pytest.mark.parametrize("task", ["msd-brain/conv3d", "msd-spleen/conv3d", "msd-hippocampus/conv3d", "hecktor2022-ctpet/conv3d"])
-def test_the_plan_of_a_twin_knows_the_bytes(tmp_path: Path, task: str) -> None:
+def test_the_plan_of_a_twin_knows_the_bytes(tmp_path: Path, task: str, medprobe) -> None:
     medprobe(tmp_path, "twin", task.partition("/")[0], "--out", "data")
     words = ["run", "-m", "random:timm:vit_pwee_patch16_reg1_gap_256", "-t", task, "--data", "data", "--folds", 0, "--image-size", 64, "--set", "head.epochs=1", "-o", "out", "--cache", "cache"]
     (planned,) = json.loads(medprobe(tmp_path, *words, "--plan", "--json").stdout)["groups"]
@@ -156,7 +149,7 @@ def test_a_mask_that_cannot_be_right_is_refused_before_anything_is_encoded(home:
     assert not list((home / "cache/features").rglob("*.npy"))
 
 
-def test_files_that_change_places_are_noticed_whatever_their_times(home: Path) -> None:
+def test_files_that_change_places_are_noticed_whatever_their_times(home: Path, medprobe) -> None:
     """Uncompressed volumes have one size, and programs restore the times at which files were written."""
     rows = ["id,patient,fold,image,target"]
     for number in range(VOLUMES):
@@ -176,3 +169,15 @@ def test_files_that_change_places_are_noticed_whatever_their_times(home: Path) -
         (home / f"{kind}1.nii").rename(home / f"{kind}0.nii")
         (home / "kept").rename(home / f"{kind}1.nii")
         assert "dataset_fingerprint" in medprobe(home, *words, status=2).stderr, "another dataset than that of the results there"
+
+
+def test_a_mask_is_read_once_for_all_folds_and_heads(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import medprobe as mp
+    from medprobe.run import pictures, references
+
+    read: list[str] = []
+    whole = references.reference
+    monkeypatch.setattr(references, "reference", lambda dataset, sources: (read.append(sources[0].path.name), whole(dataset, sources))[1])
+    monkeypatch.setattr(pictures, "reference", whole)
+    mp.evaluate("pixels,mean-rgb", f"{home}/balls.toml/constant,{home}/balls.toml/linear3d", None, home / "out", cache=home / "cache", image_size=32, settings={"head.epochs": 2})
+    assert sorted(read) == [f"m{number}.nii.gz" for number in range(VOLUMES)]

@@ -76,7 +76,7 @@ def check_environment():
     from importlib.util import find_spec
 
     from medprobe.check.encoder import Finding
-    from medprobe.run.plan import default_cache
+    from medprobe.run.request import default_cache
 
     findings = [Finding("python", True, platform.python_version())]
     for library in ("torch", "torchvision", "timm", "numpy", "scikit-learn", "pandas", "pyarrow"):

@@ -13,9 +13,9 @@ from medprobe.datasets._layout import checksum, fingerprint, paths_of
 from medprobe.errors import CaseError, MedprobeError
 from medprobe.features.digests import Digests
 from medprobe.imaging import formats, recipes
-from medprobe.run.plan import default_cache
 from medprobe.run.progress import reporting
 from medprobe.run.references import check_on_image, reference
+from medprobe.run.request import default_cache
 from medprobe.run.results import DENSE
 from medprobe.run.splits import shared_patients
 from medprobe.types import Case, Dataset

@@ -82,7 +82,8 @@ class _Batches:
         for piece in self.batches[index]:
             count = piece.stop - piece.start
             try:
-                planes, frame = _decode(piece, self.preprocessing)
+                made = decoded(piece.sources, self.preprocessing, piece.start, piece.stop)
+                planes, frame = made.pixels, [*made.frame.shape, *made.frame.box, *made.pixels.shape[2:]]
                 if len(planes) != count:
                     raise CaseError(f"{piece.sources[0].path}: expected {count} planes from {piece.start} on, found {len(planes)}; the file is shorter than its header says")
             except CaseError as error:
@@ -94,14 +95,13 @@ class _Batches:
         return pixels, facts
 
 
-def _decode(piece: _Piece, preprocessing: Preprocessing) -> tuple[np.ndarray, list]:
-    planes = recipes.planes(
-        piece.sources, window=preprocessing.window, size=preprocessing.size, fit_rule=preprocessing.fit_rule,
-        resize=preprocessing.resize, start=piece.start, stop=piece.stop, crop=preprocessing.crop,
+def decoded(sources: tuple[Source, ...], preprocessing: Preprocessing, start: int = 0, stop: int | None = None) -> recipes.Planes:
+    """Planes start…stop of a case as an encoder gets them."""
+    return recipes.planes(
+        sources, window=preprocessing.window, size=preprocessing.size, fit_rule=preprocessing.fit_rule,
+        resize=preprocessing.resize, start=start, stop=stop, crop=preprocessing.crop,
         colour=preprocessing.colour, rgb=preprocessing.channels == "rgb",
     )  # fmt: skip
-    pixels = planes.pixels
-    return pixels, [*planes.frame.shape, *planes.frame.box, *pixels.shape[2:]]
 
 
 def pieces_of(shard: Shard, sources: Mapping[str, tuple[Source, ...]], batch_size: int, start: int, stop: int) -> list[list[_Piece]]:

@@ -1,6 +1,6 @@
 """Grids that are longer than memory: arrays of which only the rows that are asked for are read, or computed.
 
-They offer `shape`, `dtype`, `ndim`, `len`, slices of the first axis and `numpy.asarray`; a head that takes a few planes at a
+They offer `shape`, `dtype`, `len`, slices of the first axis and `numpy.asarray`; a head that takes a few planes at a
 time never holds a whole volume.
 """
 
@@ -17,14 +17,6 @@ class Rows:
 
     def __init__(self, shape: tuple[int, ...], fetch: Callable[[int, int], np.ndarray]) -> None:
         self.shape, self._fetch = shape, fetch
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def __len__(self) -> int:
         return self.shape[0]

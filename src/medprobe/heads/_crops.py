@@ -44,7 +44,7 @@ class Crops:
     multilabel: bool
 
     def __len__(self) -> int:
-        return sum(self._pieces(case) for case in self.cases)
+        return sum(pieces_of(len(case.masks), self.depth) for case in self.cases)
 
     @property
     def widths(self) -> list[int]:
@@ -94,15 +94,12 @@ class Crops:
         assert side is not None
         return cls(tuple(cases), side, depth, len(ctx.classes), ctx.multilabel)
 
-    def _pieces(self, case: Case) -> int:
-        return 1 if self.depth is None else max(1, round(len(case.masks) / self.depth))
-
     def drawn(self, rng: np.random.Generator) -> list[tuple[int, int]]:
         """(case, first plane) of every piece of an epoch, in random order."""
         pieces = []
         for number, case in enumerate(self.cases):
             last = max(0, len(case.masks) - (self.depth or 1))
-            for _ in range(self._pieces(case)):
+            for _ in range(pieces_of(len(case.masks), self.depth)):
                 start = int(rng.integers(0, last + 1))
                 if self.depth is not None and rng.random() < FOREGROUND and len(case.filled):
                     start = int(np.clip(rng.choice(case.filled) - self.depth // 2, 0, last))
@@ -132,6 +129,11 @@ class Crops:
             return torch.as_tensor(planes[0].astype(np.int64))
         planes += [np.full(shape, IGNORED, np.int16)] * (self.depth - len(planes))
         return torch.as_tensor(np.stack(planes, axis=-3).astype(np.int64))
+
+
+def pieces_of(planes: int, depth: int | None) -> int:
+    """How many pieces a case gives in an epoch."""
+    return 1 if depth is None else max(1, round(planes / depth))
 
 
 def planes_of(grid: Any, start: int, depth: int | None) -> Any:

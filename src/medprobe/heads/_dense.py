@@ -16,7 +16,7 @@ import numpy as np
 
 from medprobe.errors import MedprobeError
 from medprobe.heads import _pooled
-from medprobe.heads._crops import IGNORED, Crops, box_of, planes_of, side_of
+from medprobe.heads._crops import IGNORED, Crops, box_of, pieces_of, planes_of, side_of
 from medprobe.types import Context, Features, Kind, Sample, Samples, State
 
 SAVE_AFTER = 20.0
@@ -166,16 +166,10 @@ class Segmenter(ABC):
                     net([one[:1] for one in inputs])
 
             one_step, one_look = _timed(step), _timed(look)
-        steps = self.epochs * math.ceil(sum(map(self._pieces_of, train)) / self.batch_size) * self.batch_size / batch
-        evaluations = math.ceil(self.epochs / self.evaluate_every)
-        looks = evaluations * sum(map(self._windows_of, val)) + sum(map(self._windows_of, test))
+        steps = self.epochs * math.ceil(sum(pieces_of(one, self.pieces) for one in train) / self.batch_size) * self.batch_size / batch
+        in_val, in_test = (sum(1 if self.pieces is None else len(_starts(one, self.pieces)) for one in part) for part in (val, test))
+        looks = math.ceil(self.epochs / self.evaluate_every) * in_val + in_test
         return float((steps * one_step + looks * one_look) * times**2)
-
-    def _pieces_of(self, planes: int) -> int:
-        return 1 if self.pieces is None else max(1, round(planes / self.pieces))
-
-    def _windows_of(self, planes: int) -> int:
-        return 1 if self.pieces is None else len(_starts(planes, self.pieces))
 
     def _turned(self, grids: list[Any], masks: Any, boxes: np.ndarray, rng: np.random.Generator) -> tuple[list[Any], Any, np.ndarray]:
         """Each piece under its own draw of `flips` and `rotate`: the grid about its middle, the mask with it, wherever in the

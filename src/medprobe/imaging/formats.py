@@ -58,6 +58,14 @@ class Reader(Protocol):
         ...
 
 
+class VolumeReader(Reader, Protocol):
+    """What a module of a format of volumes offers besides."""
+
+    def grid(self, source: Source) -> Grid:
+        """Where the voxels lie on canonical axes, from the header."""
+        ...
+
+
 def identify(path: Path) -> str:
     """The format, which is the name of the module that reads it: by suffix, in any case. CaseError lists those there are."""
     name = path.name.lower()
@@ -151,7 +159,7 @@ def grid(source: Source) -> Grid | None:
     kind = identify(source.path)
     with said_plainly(source.path):
         if kind in VOLUMES:
-            return cast(Grid, _reader(source.path).grid(source))  # type: ignore[attr-defined]
+            return cast(VolumeReader, _reader(source.path)).grid(source)
         return arrays.grid_beside(source) if kind == "arrays" else None
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from medprobe.errors import CaseError
-from medprobe.features.encode import Preprocessing
+from medprobe.features.encode import Preprocessing, decoded
 from medprobe.imaging import recipes
 from medprobe.types import Source
 
@@ -20,7 +20,7 @@ def fit_seconds(head: Any, encoder: Any, preprocessing: Preprocessing, planes: S
     if not hasattr(head, "seconds"):
         return 0.0
     try:
-        frame = recipes.planes(sources, window=preprocessing.window, size=preprocessing.size, fit_rule=preprocessing.fit_rule, resize=preprocessing.resize, stop=1, colour=preprocessing.colour, rgb=preprocessing.channels == "rgb")
+        frame = decoded(sources, preprocessing, stop=1)
     except CaseError:  # met, with its name, when it is encoded
         return 0.0
     try:
@@ -38,3 +38,22 @@ def _measured(head: Any, encoder: Any, preprocessing: Preprocessing, planes: Seq
     made = encoder(torch.rand(1, preprocessing.colour or frame.pixels.shape[1], size, size))
     shapes = [(channels * grid.shape[1], *grid.shape[2:]) for grid in made.grids]
     return float(head.seconds(shapes, frame.pixels.shape[-1] / size, max(frame.frame.shape), planes, classes))
+
+
+def of_group(group: Any) -> float:
+    """Of all cells together; cells of one question differ by their fold only."""
+    total, known = 0.0, dict[int, float]()
+    for cell in group.cells:
+        question = cell.question
+        if id(question) not in known:
+            joint = group.loaded.encoder.channels is None or question.task.channels == "rgb"
+            entries = {} if hasattr(group.loaded.encoder, "features_of") else question.entries(joint)
+            planes = [entries[case.id, "image"][0][0].planes if (case.id, "image") in entries else 1 for case in question.cases]
+            parts = question.parts[cell.fold]
+            first = next((entries[case.id, "image"] for case in question.cases if (case.id, "image") in entries), None)
+            known[id(question)] = 0.0 if first is None else fit_seconds(
+                question.head, group.loaded.encoder, group.preprocessing, [[planes[place] for place in part] for part in (parts.train, parts.val, parts.test)],
+                len(first), len(question.dataset.classes), first[0][1],
+            )  # fmt: skip
+        total += known[id(question)]
+    return total

@@ -7,6 +7,7 @@ import numpy as np
 from medprobe.registry import DATASETS
 from medprobe.run import plan as planning
 from medprobe.run.progress import reporting, say
+from medprobe.run.request import Request
 from medprobe.run.run import closing_lines, describe, run
 
 PHANTOMS = ("phantom-xray", "phantom-endoscopy")
@@ -27,7 +28,7 @@ def run_demo(out: Path) -> int:
             assert twin is not None
             twin(folder, np.random.default_rng(0))
         tasks += [f"{folder / name}.toml/{head}" for head in HEADS]
-    request = planning.Request(",".join(MODELS), ",".join(tasks), out, image_size=IMAGE_SIZE, cache=out / "cache")
+    request = Request(",".join(MODELS), ",".join(tasks), out, image_size=IMAGE_SIZE, cache=out / "cache")
     with reporting() as progress:
         plan = planning.make(request, progress)
         for line in describe(plan):

@@ -13,6 +13,8 @@ from medprobe.features.digests import Digests
 from medprobe.files import dump_json, write_atomically
 from medprobe.imaging.formats import pictures_in
 from medprobe.run import plan as planning
+from medprobe.run.loading import load_models
+from medprobe.run.request import Request, check_options, default_cache
 from medprobe.run.run import open_bank
 from medprobe.types import Case, Dataset, Source, Task
 
@@ -20,7 +22,7 @@ Progress = Callable[[int, int, str], None]
 FORMATS = ("npy", "parquet", "h5")
 
 
-def export(request: planning.Request, images: Path | None, form: str, progress: Progress) -> dict[str, Any]:
+def export(request: Request, images: Path | None, form: str, progress: Progress) -> dict[str, Any]:
     """Write `features.<form>` (one row per case: class token, then patch mean, as columns say) and `features.json` under
     `request.out`; returns what features.json says. With npy, ids lie in features.json and rows are in their order."""
     if form not in FORMATS:
@@ -31,8 +33,8 @@ def export(request: planning.Request, images: Path | None, form: str, progress: 
         raise RequestError(f"encode takes one model, found {request.model!r}; run it once per model")
     faults = Faults()
     with faults.collected():
-        planning.check_options(request)
-    loaded = planning.load_models(request, faults, progress)
+        check_options(request)
+    loaded = load_models(request, faults, progress)
     if images is not None:
         with faults.collected():
             question = _folder(images, request, progress)
@@ -41,8 +43,8 @@ def export(request: planning.Request, images: Path | None, form: str, progress: 
         tolerant = planning.make(replace(request, task=request.task), progress)
         question = next(cell.question for group in tolerant.groups for cell in group.cells) if tolerant.groups else tolerant.done[0].question
     faults.raise_if_any()
-    group = planning.group_of(loaded[0], question, request, request.cache or planning.default_cache())
-    bank = open_bank(group, request, request.cache or planning.default_cache(), progress)
+    group = planning.group_of(loaded[0], question, request, request.cache or default_cache())
+    bank = open_bank(group, request, request.cache or default_cache(), progress)
     given = hasattr(group.loaded.encoder, "features_of")
     entries = {} if given else question.entries(group.loaded.encoder.channels is None)
     ids, vectors, parts, unreadable = [], [], {}, []
@@ -85,7 +87,7 @@ def _bytes(matrix: np.ndarray, ids: list[str], parts: dict[str, int], form: str)
     return buffer.getvalue()
 
 
-def _folder(images: Path, request: planning.Request, progress: Progress) -> planning.Question:
+def _folder(images: Path, request: Request, progress: Progress) -> planning.Question:
     if not images.is_dir():
         raise MissingError(f"--images: expected a folder at {images}, found none; check the path")
     files = pictures_in(images)[: request.limit]
@@ -93,5 +95,5 @@ def _folder(images: Path, request: planning.Request, progress: Progress) -> plan
         raise MissingError(f"--images {images}: expected image files, found none; check the folder")
     cases = tuple(Case(file.name, file.name, {"image": (Source(file),)}) for file in files)
     dataset = Dataset(images.name or "images", "classification", 2, "images", (), "", "", "", lambda root: cases)
-    digests = Digests(request.cache or planning.default_cache()).of(list(files), progress)
+    digests = Digests(request.cache or default_cache()).of(list(files), progress)
     return planning.Question(Task(dataset.name, "constant"), dataset, cases, digests, {})

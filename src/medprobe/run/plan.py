@@ -3,15 +3,11 @@
 All faults are collected and raised at once: a wrong request is status 2, something missing is status 3, and 2 wins.
 """
 
-import itertools
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from medprobe import encoders
 from medprobe.datasets._layout import fingerprint, locate, paths_of
@@ -25,39 +21,14 @@ from medprobe.imaging.formats import count_planes
 from medprobe.imaging.recipes import windows_of
 from medprobe.registry import HEADS, did_you_mean
 from medprobe.run import costs, reading, results, splits
-from medprobe.run.references import check_on_image
-from medprobe.tasks import models
+from medprobe.run.loading import LAST, Grids, Loaded, load_models
+from medprobe.run.references import Masks, check_on_image
+from medprobe.run.request import Request, check_options, default_cache
 from medprobe.tasks.suites import tasks_named, with_settings
 from medprobe.types import Case, Dataset, Source, Task
 
 Progress = Callable[[int, int, str], None]
-Grids = tuple[tuple[int, ...] | None, int]
-LAST: Grids = (None, 1)
 PIXELS = "pixels"
-
-
-@dataclass(frozen=True)
-class Request:
-    """The options of `medprobe run`, as values."""
-
-    model: str
-    task: str
-    out: Path
-    data: Path | None = None
-    weights: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = (0,)
-    folds: tuple[int, ...] | None = None
-    image_size: int | None = None
-    limit: int | None = None
-    device: str = "auto"
-    precision: str = "fp32"
-    batch_size: int | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    cache: Path | None = None
-    cache_budget: int | None = None
-    max_ram: int = 8 << 30
-    skip_unreadable: int = 0
-    fail_fast: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +40,8 @@ class Question:
     cases: tuple[Case, ...]
     digests: Mapping[Path, str]
     options: Mapping[str, Any]
+    masks: Masks | None = None
+    """Reads the targets of dense datasets, for every question of one dataset the same."""
 
     @property
     def folds(self) -> list[int | None]:
@@ -105,24 +78,6 @@ class Question:
             return Entry(source_key(sources, dict(self.digests)), count_planes(sources[0]))
         except CaseError:
             return Entry(f"unreadable-{abs(hash(sources)):x}"[:32], 1)
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A model of the request with one draw of its weights."""
-
-    name: str
-    spec: str
-    encoder: Any
-    seeds: tuple[int, ...]
-    weights_file: Path | None
-    random: bool
-    licence: str | None
-    grids: Grids = LAST
-
-    @property
-    def control(self) -> bool:
-        return self.spec in ("pixels", "mean-rgb")
 
 
 @dataclass(frozen=True)
@@ -242,50 +197,6 @@ def make(request: Request, progress: Progress, tolerant: bool = False) -> Plan:
     return Plan(tuple(groups), tuple(done), tuple(faults.found), tuple(dict.fromkeys(notes)), cache)
 
 
-def default_cache() -> Path:
-    """MEDPROBE_CACHE, else the platform's user cache."""
-    import platformdirs
-
-    return Path(os.environ.get("MEDPROBE_CACHE") or platformdirs.user_cache_dir("medprobe"))
-
-
-def device_of(asked: str) -> str:
-    if asked != "auto":
-        return asked
-    import torch
-
-    return "cuda:0" if torch.cuda.is_available() else "cpu"
-
-
-def check_options(request: Request) -> None:
-    checks = {
-        "--precision must be fp32 or bf16": request.precision in ("fp32", "bf16"),
-        "--limit must be a whole number above 0": request.limit is None or request.limit > 0,
-        "--image-size must be a whole number above 0": request.image_size is None or request.image_size > 0,
-        "--batch-size must be auto or a whole number above 0": request.batch_size is None or request.batch_size > 0,
-        "--skip-unreadable must be a whole number, 0 or more": request.skip_unreadable >= 0,
-        "--seeds must be whole numbers, 0 or more, each once": bool(request.seeds) and min(request.seeds) >= 0 and len(set(request.seeds)) == len(request.seeds),
-        "--folds must be whole numbers, each once": request.folds is None or len(set(request.folds)) == len(request.folds),
-    }
-    wrong = [said for said, holds in checks.items() if not holds]
-    if wrong:
-        raise RequestError("; ".join(wrong) + "; correct the option")
-    for option, folder in (("--out", request.out), ("--cache", request.cache or default_cache())):
-        check_folder(option, folder)
-
-
-def check_folder(option: str, folder: Path) -> None:
-    """Make a folder to write to. RequestError: it cannot be made or written to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise RequestError(f"{option} must be a folder, found a file at {folder} or above it; choose another") from None
-    except OSError as error:
-        raise RequestError(f"{option} {folder} cannot be made ({error.strerror}); choose another, or change the permissions above it") from None
-    if not os.access(folder, os.W_OK):
-        raise RequestError(f"{option} {folder} cannot be written to; choose another, or change its permissions")
-
-
 def _settings_of(task: Task, tasks: Sequence[Task], request: Request, notes: list[str]) -> Request:
     """The request without settings of heads that this task's head lacks and another's has: a control beside a decoder has no epochs."""
     others = {field.name for other in tasks for field in fields(HEADS.get(other.head))}
@@ -299,18 +210,19 @@ def _question(task: Task, dataset: Dataset, request: Request, digests: Digests, 
     default, task = task, with_settings(task, request.settings)
     same = next((each for each in known if each.dataset is dataset and each.task.split_seed == task.split_seed), None)
     if same is not None:
-        cases, found = same.cases, same.digests
+        cases, found, masks = same.cases, same.digests, same.masks
     else:
         root = locate(dataset, request.data)
         everything = splits.with_folds(sorted(dataset.cases(root), key=lambda case: case.id), task.split_seed)
         cases = tuple(splits.limited(everything, request.limit, task.split_seed))
         found = digests.of(paths_of(cases), progress)
+        masks = Masks(dataset) if dataset.kind == "segmentation" else None
     options = options_of(default, task, request)
     for setting in sorted({"task.main", "task.monitor"} & set(request.settings)):
         known_scores = results.score_keys(dataset, "case" if setting == "task.monitor" else dataset.unit)
         if (asked := request.settings[setting]) not in known_scores:
             raise RequestError(f"--set {setting}: {task.name} has no score named {asked!r}; {did_you_mean(str(asked), known_scores)}")
-    question = Question(task, dataset, cases, found, options)
+    question = Question(task, dataset, cases, found, options, masks)
     _ = question.head
     reduce_named(task.reduce)
     reading.check(task, dataset, cases)
@@ -393,55 +305,6 @@ def _check_cells(questions: Sequence[Question], request: Request, faults: Faults
                     raise RequestError(f"{name}: expected labelled cases to train and to test{'' if fold is None else f' in fold {fold}'}, found none to {' or '.join(empty)}; check the split column, or raise --limit")
 
 
-def load_models(request: Request, faults: Faults, progress: Progress, wanted: Sequence[Grids] = (LAST,)) -> list[Loaded]:
-    """Every model of the request, once for each way its grids are wanted."""
-    import fnmatch
-
-    names: list[str] = []
-    for part in filter(None, (piece.strip() for piece in request.model.split(","))):
-        matches = fnmatch.filter(models.NAMED, part) if any(mark in part for mark in "*?[") else [part]
-        if not matches:
-            faults.found.append(RequestError(f"no model matches {part!r}; see: medprobe list models"))
-        names += [name for name in matches if name not in names]
-    if not names:
-        faults.found.append(RequestError("expected at least one model after --model, found none; see: medprobe list models"))
-    weights = _weights(request.weights, names, faults)
-    loaded = []
-    for number, name in enumerate(names):
-        progress(number, len(names), "loading encoders")
-        with faults.collected():
-            named = models.resolve(name, weights.get(name))
-            random = "random:" in named.spec
-            for seeds, grids in itertools.product([(seed,) for seed in request.seeds] if random else [request.seeds], wanted):
-                encoder = encoders.load(
-                    named.spec, weights=weights.get(name), device=device_of(request.device), precision=request.precision,  # type: ignore[arg-type]
-                    image_size=request.image_size, seed=child_seed(seeds[0], "encoder") if random else 0,
-                    layers=grids[0], levels=grids[1],
-                )  # fmt: skip
-                loaded.append(Loaded(name, named.spec, encoder, seeds, weights.get(name), random, named.licence, grids))
-    return loaded
-
-
-def _weights(given: Sequence[str], names: Sequence[str], faults: Faults) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for text in given:
-        name, equals, file = text.partition("=")
-        if equals and name in names:
-            found[name] = Path(file)
-        elif equals and not Path(text).exists():
-            faults.found.append(RequestError(f"--weights {text}: {name!r} is not among the models {', '.join(names)}; name one of them"))
-        elif len(names) == 1:
-            found[names[0]] = Path(text)
-        else:
-            faults.found.append(RequestError(f"--weights {text} does not say for which of the {len(names)} models; write NAME=FILE"))
-    return found
-
-
-def child_seed(root: int, name: str) -> int:
-    """The seed of one component: the same root and name give the same number, other names another."""
-    return int(np.random.SeedSequence([root, *name.encode()]).generate_state(1)[0])
-
-
 def preprocessing_of(question: Question, encoder: Any) -> Preprocessing:
     """How this question's planes reach this encoder: the user's size, the encoder's, the task's, the encoder's default."""
     task, dataset = question.task, question.dataset
@@ -498,7 +361,7 @@ def _grouped(questions: Sequence[Question], loaded: Sequence[Loaded], request: R
     for parts in collected.values():
         group = _group(request=request, **parts)
         before = sum(each.missing_planes * each.bytes_per_plane for each in groups if each.streamed is None)
-        groups.append(replace(group, streamed=why_streamed(group, request, cache, before), fit_seconds=_fit_seconds(group)))
+        groups.append(replace(group, streamed=why_streamed(group, request, cache, before), fit_seconds=costs.of_group(group)))
     return groups, done
 
 
@@ -511,25 +374,6 @@ def why_streamed(group: Group, request: Request, cache: Path, planned: int = 0) 
     if held + more <= request.cache_budget:
         return None
     return f"{more / 1e9:.2f} GB beside {held / 1e9:.2f} GB exceed --cache-budget {request.cache_budget / 1e9:.2f} GB"
-
-
-def _fit_seconds(group: Group) -> float:
-    """Of all cells together; cells of one question differ by their fold only."""
-    total, known = 0.0, dict[int, float]()
-    for cell in group.cells:
-        question = cell.question
-        if id(question) not in known:
-            joint = group.loaded.encoder.channels is None or question.task.channels == "rgb"
-            entries = {} if hasattr(group.loaded.encoder, "features_of") else question.entries(joint)
-            planes = [entries[case.id, "image"][0][0].planes if (case.id, "image") in entries else 1 for case in question.cases]
-            parts = question.parts[cell.fold]
-            first = next((entries[case.id, "image"] for case in question.cases if (case.id, "image") in entries), None)
-            known[id(question)] = 0.0 if first is None else costs.fit_seconds(
-                question.head, group.loaded.encoder, group.preprocessing, [[planes[place] for place in part] for part in (parts.train, parts.val, parts.test)],
-                len(first), len(question.dataset.classes), first[0][1],
-            )  # fmt: skip
-        total += known[id(question)]
-    return total
 
 
 def _check_covered(one: Loaded, question: Question) -> None:
@@ -561,4 +405,3 @@ def _group(loaded: Loaded, preprocessing: Preprocessing, grids: bool, encoding: 
         made = sum(map(len, windows_of(sources[missing[0]], preprocessing.window)))
         cost = measure(loaded.encoder, preprocessing, grids, made)
     return Group(loaded, preprocessing, grids, encoding, entries, sources, missing, *cost, tuple(cells), question.dataset.name)
-

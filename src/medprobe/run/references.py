@@ -1,6 +1,10 @@
 """The masks that dense predictions are held against: read as the dataset describes them, with the unit of distances."""
 
+import zlib
 from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from medprobe.errors import CaseError
 from medprobe.imaging import arrays, formats
@@ -17,6 +21,26 @@ def reference(dataset: Dataset, sources: Sequence[Source]) -> LabelMap:
         sources, dims=dataset.dims, classes=None if instances else dataset.classes, values=None if instances else dataset.values,
         ignore=None if instances else dataset.ignore, multilabel=dataset.multilabel,
     )  # fmt: skip
+
+
+class Masks:
+    """The masks of a dataset, each read once for all folds, models and epochs: they are kept packed, at a hundredth of their size."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self._kept: dict[Sequence[Source], tuple[bytes, LabelMap]] = {}
+
+    def read(self, sources: Sequence[Source]) -> None:
+        """Read a mask that is not read yet. CaseError: it is not understood."""
+        if sources not in self._kept:
+            mask = reference(self._dataset, sources)
+            like = replace(mask, labels=np.broadcast_to(np.zeros((), mask.labels.dtype), mask.labels.shape))
+            self._kept[sources] = zlib.compress(mask.labels.tobytes(), 1), like
+
+    def __call__(self, sources: Sequence[Source]) -> LabelMap:
+        self.read(sources)
+        packed, like = self._kept[sources]
+        return replace(like, labels=np.frombuffer(bytearray(zlib.decompress(packed)), like.labels.dtype).reshape(like.labels.shape))
 
 
 def check_on_image(dataset: Dataset, case: Case, sources: Sequence[Source]) -> None:

@@ -8,7 +8,6 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,11 @@ from medprobe.metrics.measure import Measure
 from medprobe.run import maps as mapping
 from medprobe.run import plan as planning
 from medprobe.run import reading, results
-from medprobe.run.plan import Cell, Group, Plan, Question, Request, child_seed
-from medprobe.run.references import in_millimetres, reference
-from medprobe.types import Case, Context, Dataset, Features, State
+from medprobe.run.loading import child_seed, device_of
+from medprobe.run.plan import Cell, Group, Plan, Question
+from medprobe.run.references import in_millimetres
+from medprobe.run.request import Request
+from medprobe.types import Case, Context, Features, State
 
 Progress = Callable[[int, int, str], None]
 CELL_FAILURES = (MedprobeError, OSError, MemoryError, RuntimeError, ArithmeticError, ValueError)
@@ -45,10 +46,9 @@ def run(request: Request, plan: Plan, progress: Progress) -> Outcome:
     """Do what a plan says. The same request again does only what is not done."""
     outcome = Outcome([request.out / "results" / cell.stem for cell in plan.done])
     folders = {path.parent for path in outcome.done}
-    masks: dict[int, None] = {}
     try:
         for group in plan.groups:
-            _run_group(group, request, plan.cache, progress, outcome, masks)
+            _run_group(group, request, plan.cache, progress, outcome)
             folders |= {(request.out / "results" / cell.stem).parent for cell in group.cells}
             if request.fail_fast and outcome.failed:
                 break
@@ -71,11 +71,13 @@ def _summarise(folder: Path) -> None:
 
 def _read_masks(question: Question, progress: Progress) -> None:
     """Every mask, before anything is encoded or learned: one that cannot be used would end the cell after all of it."""
-    decode, wrong = _decoder(question.dataset), []
+    if question.masks is None:
+        return
+    wrong = []
     labelled = [case for case in question.cases if case.target is not None]
-    for number, case in enumerate(labelled if decode else ()):
+    for number, case in enumerate(labelled):
         try:
-            decode(case.target)  # type: ignore[misc]
+            question.masks.read(case.target)
         except CaseError as error:
             wrong.append(f"{case.id}: {error}")
         progress(number + 1, len(labelled), "reading masks")
@@ -83,13 +85,11 @@ def _read_masks(question: Question, progress: Progress) -> None:
         raise CaseError(f"{len(wrong)} of {len(labelled)} masks of {question.dataset.name} cannot be used ({'; '.join(wrong[:3])}); mend them, or leave their cases out")
 
 
-def _run_group(group: Group, request: Request, cache: Path, progress: Progress, outcome: Outcome, masks: dict[int, None]) -> None:
-    """`masks`: of which questions the masks were read already."""
+def _run_group(group: Group, request: Request, cache: Path, progress: Progress, outcome: Outcome) -> None:
     begin = time.perf_counter()
     try:
-        for question in {id(cell.question.cases): cell.question for cell in group.cells if id(cell.question.cases) not in masks}.values():
+        for question in {id(cell.question.masks): cell.question for cell in group.cells}.values():
             _read_masks(question, progress)
-            masks[id(question.cases)] = None
         bank = open_bank(group, request, cache, progress)
     except CELL_FAILURES as error:
         for cell in group.cells:
@@ -124,7 +124,7 @@ def open_bank(group: Group, request: Request, cache: Path, progress: Progress) -
     """The features of a group: from the store, completing it; or streamed where they exceed the budget."""
     if hasattr(group.loaded.encoder, "features_of"):
         return GivenBank(group.loaded.encoder)
-    batch = request.batch_size or (16 if planning.device_of(request.device) == "cpu" else 128)
+    batch = request.batch_size or (16 if device_of(request.device) == "cpu" else 128)
     workers = min(2, os.cpu_count() or 1) if group.missing_planes > 4 * batch else 0
     pipeline = Pipeline(group.loaded.encoder, group.preprocessing, group.grids, batch, workers)
     entries = list(group.entries.values())
@@ -158,12 +158,7 @@ def samples_of(question: Question, group: Group, bank: Bank, indices: Sequence[i
         keys = {role: (case.id,) if given else tuple(entry.key for entry, _ in entries[case.id, role]) for role in case.images}
         items += _items(replace(case, images=reading.images(question.task, case)) if "image" in question.head.needs else case, keys, question)
     needs = question.head.needs
-    return EncodedSamples(items, bank, question.task.window, question.task.planes, "image" in needs, reduce_named(question.task.reduce), reading.decoder(question.task, _decoder(question.dataset)), vectors=shared)
-
-
-def _decoder(dataset: Dataset) -> Callable[[Any], Any] | None:
-    """Reads masks; the last two are kept, since predicting and scoring a case ask for its mask one after the other."""
-    return lru_cache(maxsize=2)(partial(reference, dataset)) if dataset.kind == "segmentation" else None
+    return EncodedSamples(items, bank, question.task.window, question.task.planes, "image" in needs, reduce_named(question.task.reduce), reading.decoder(question.task, question.masks), vectors=shared)
 
 
 def _items(case: Case, keys: Mapping[str, tuple[str, ...]], question: Question) -> list[Item]:
@@ -240,7 +235,7 @@ def _run_cell(cell: Cell, group: Group, bank: Bank, shared: dict[tuple, np.ndarr
     maps = dataset.kind in results.DENSE
     ctx = Context(
         seed=child_seed(cell.seed, f"head fold {cell.fold}"), classes=dataset.classes, multilabel=dataset.multilabel,
-        pooling=task.pooling, device=planning.device_of(request.device), precision=request.precision, max_ram=request.max_ram,  # type: ignore[arg-type]
+        pooling=task.pooling, device=device_of(request.device), precision=request.precision, max_ram=request.max_ram,  # type: ignore[arg-type]
         monitor=mapping.monitor_of(dataset) if maps else monitor, checkpoint=checkpoint, progress=progress, warn=warnings.append,
     )  # fmt: skip
     if not maps and task.pooling != "patch_mean" and not hasattr(group.loaded.encoder, "features_of"):

@@ -16,8 +16,8 @@ from medprobe.features.digests import Digests, file_sha256
 from medprobe.files import digest_of
 from medprobe.metrics import stats
 from medprobe.metrics.measure import Measure
-from medprobe.run import plan as planning
 from medprobe.run import results, score_maps, score_tables, splits
+from medprobe.run.request import check_folder, default_cache
 from medprobe.run.run import libraries
 from medprobe.tasks.suites import tasks_named
 from medprobe.types import Case, Dataset, Task
@@ -34,7 +34,7 @@ def score_predictions(
     """
     if not name.strip():
         raise RequestError("--name: expected what to call the model, found nothing; give a name")
-    planning.check_folder("--out", out)
+    check_folder("--out", out)
     pairs = tasks_named(task_name, made_elsewhere=True)
     if len(pairs) != 1:
         raise RequestError(f"score takes one task, found {len(pairs)} in {task_name!r}; name one")
@@ -47,7 +47,7 @@ def score_predictions(
     for fold, test in tests.items():
         if not test:
             raise RequestError(f"{task.name}: expected labelled cases to test{'' if fold is None else f' in fold {fold}'}, found none; check the split column and the targets")
-    digests = Digests(planning.default_cache()).of(paths_of(cases), progress)
+    digests = Digests(default_cache()).of(paths_of(cases), progress)
     about = {"dataset_fingerprint": fingerprint(cases, digests), "n_cases": len(cases)}
     each: Iterator[tuple[int | None, Any]]
     if maps:

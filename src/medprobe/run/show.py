@@ -21,7 +21,9 @@ from medprobe.metrics.dense import foreground
 from medprobe.registry import HEADS, did_you_mean
 from medprobe.run import panels, pictures, reading, results
 from medprobe.run import plan as planning
-from medprobe.run.plan import Loaded, Question, Request
+from medprobe.run.loading import Loaded, load_models
+from medprobe.run.plan import Question
+from medprobe.run.request import Request, check_options, default_cache
 from medprobe.run.run import open_bank
 from medprobe.tasks.suites import DEFAULT_HEAD, tasks_named, with_settings
 from medprobe.types import Case, Dataset, Features, Image, Sample
@@ -42,13 +44,13 @@ def show(request: Request, name: str, progress: Progress) -> tuple[list[Path], l
     """Write `OUT/show/<dataset>/<head>/<models>/<case>.png` (`<case>.<role>.png` of pairs); returns the files and what is to be said."""
     faults = Faults()
     with faults.collected():
-        planning.check_options(request)
+        check_options(request)
     faults.raise_if_any()
     asked: tuple[Question, Case] | None = None
     with faults.collected():
         asked = _asked(request, name, progress)
     grids = planning.LAST if asked is None or asked[0].task.head not in HEADS else asked[0].grids
-    loaded = planning.load_models(request, faults, progress, [grids])
+    loaded = load_models(request, faults, progress, [grids])
     faults.raise_if_any()
     assert asked is not None
     question, case = asked
@@ -99,7 +101,7 @@ def _asked(request: Request, name: str, progress: Progress) -> tuple[Question, C
     case = next((case for case in cases if case.id == name), None)
     if case is None:
         raise RequestError(f"--case: {dataset.name} has no case {name!r}; {did_you_mean(name, [case.id for case in cases])}")
-    digests = Digests(request.cache or planning.default_cache()).of(paths_of([case]), progress)
+    digests = Digests(request.cache or default_cache()).of(paths_of([case]), progress)
     return Question(task, dataset, cases, digests, planning.options_of(default, task, request)), case
 
 
@@ -181,7 +183,7 @@ def _encoded(one: Loaded, question: Question, case: Case, request: Request, prog
         if not one.encoder.covers(case.id):
             raise MissingError(f"{one.name}: expected features of the case {case.id}, found none; add them, named by case id")
         return dict.fromkeys(case.images, one.encoder.features_of(case.id))
-    cache = request.cache or planning.default_cache()
+    cache = request.cache or default_cache()
     group = planning.group_of(one, question, request, cache, case)
     bank = open_bank(group, request, cache, progress)
     found = {}
