@@ -52,18 +52,22 @@ class Conv3D(VolumeSegmenter):
                 self.cell = nn.Conv3d(channels[-1], outputs, 1)
 
             def forward(self, grids: Any) -> Any:
-                from torch.nn.functional import interpolate
-
                 x = self.first(self.project[-1](grids[-1]))
                 for number, (up, stage) in enumerate(zip(self.up, self.stage, strict=True)):
                     x = up(x)
                     if number < len(self.skip):
-                        beside = self.skip[number](self.project[-2 - number](grids[-2 - number]))
-                        if beside.shape[2:] != x.shape[2:]:  # shallow maps of a convolutional network are finer already
-                            beside = interpolate(beside, size=x.shape[2:], mode="trilinear", align_corners=False)
-                        x = x + beside
-                    x = stage(x)
+                        x = x + self._beside(number, grids, x.shape[2:])
+                    for layer in stage:  # one at a time, so that what a layer was given goes as soon as it is done
+                        x = layer(x)
                 return self.cell(x)
+
+            def _beside(self, number: int, grids: Any, size: Sequence[int]) -> Any:
+                from torch.nn.functional import interpolate
+
+                made = self.skip[number](self.project[-2 - number](grids[-2 - number]))
+                if made.shape[2:] == size:
+                    return made
+                return interpolate(made, size=size, mode="trilinear", align_corners=False)  # shallow maps of a convolutional network are finer already
 
         return Decoder()
 
