@@ -1,14 +1,15 @@
 """Training `conv3d` on kept features beside the same with the encoder on-line, in one process, as ratios.
 
-    python benchmarks/bench_dense.py
+    python benchmarks/bench_dense.py [large-256 ...]
 
-Four volumes of 32 x 128 x 128, planes at 128 px, batch 2. Kept: a step reads its grids from the store. On-line: a step encodes its planes first,
+Four volumes of 32 x 128 x 128, batch 2; planes at 128 px, and at 256 px, where a decoder still works at the 128 of the masks. Kept: a step reads its grids from the store. On-line: a step encodes its planes first,
 as a script does that keeps nothing. Both take the same pieces in the same order, so that losses are equal; the median of
 three interleaved rounds, for encoders of three sizes with random weights. The ratio is bounded by (encoder + head) / head:
 it tells how much of a step the encoder is.
 """
 
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 from medprobe import encoders
 from medprobe.features.bank import StoredBank
 from medprobe.features.digests import Digests, source_key
-from medprobe.features.encode import Pipeline, Preprocessing, encoding_facts
+from medprobe.features.encode import Pipeline, Preprocessing, decoded, encoding_facts
 from medprobe.features.store import Encoding, Entry
 from medprobe.heads._crops import Crops
 from medprobe.heads._dense import segmentation_loss, to_pixels
@@ -29,10 +30,10 @@ from medprobe.types import Context, Sample, SampleList, Source
 
 ROUNDS = 3
 GOAL = 5.0
-SIZES = ("small", "base", "large")
+SIZES = (("small", 128), ("base", 128), ("large", 128), ("base", 256), ("large", 256))
 
 
-def compare(size: str) -> None:
+def compare(size: str, side: int) -> None:
     rng = np.random.default_rng(0)
     encoder = encoders.load(f"random:timm:vit_{size}_patch16_dinov3", levels=4)
     with tempfile.TemporaryDirectory() as folder:
@@ -42,7 +43,7 @@ def compare(size: str) -> None:
             np.save(path, volume)
         digests = Digests(Path(folder) / "cache").of(paths)
         sources = {source_key((Source(path),), digests): (Source(path),) for path in paths}
-        preprocessing = Preprocessing("full-range", (128, 128), colour=3)
+        preprocessing = Preprocessing("full-range", (side, side), colour=3)
         pipeline = Pipeline(encoder, preprocessing, True, 16, 0)
         encoding = Encoding(Path(folder) / "cache", encoding_facts(encoder, preprocessing, True, "fp32"))
         bank = StoredBank(encoding, pipeline, sources, [Entry(key, 32) for key in sources], lambda done, total, what: None)
@@ -59,6 +60,9 @@ def compare(size: str) -> None:
             optimiser.step()
             return float(loss.detach())
 
+        def planes_of(path: Path, start: int) -> torch.Tensor:
+            return torch.as_tensor(decoded((Source(path),), preprocessing, start, start + 16).pixels)
+
         def kept() -> list[float]:
             return [step(*crops.batch([(2 * pair, 0), (2 * pair + 1, 0)])) for pair in range(2)]
 
@@ -66,7 +70,7 @@ def compare(size: str) -> None:
             losses = []
             for pair in range(2):
                 _, masks, boxes = crops.batch([(2 * pair, 0), (2 * pair + 1, 0)])
-                made = [[encoder(torch.as_tensor(volume[start : start + 16, None]).expand(-1, 3, -1, -1)).grids for start in (0, 16)] for volume in volumes[2 * pair : 2 * pair + 2]]
+                made = [[encoder(planes_of(path, start)).grids for start in (0, 16)] for path in paths[2 * pair : 2 * pair + 2]]
                 grids = [torch.stack([torch.cat([part[level] for part in parts]).movedim(0, 1) for parts in made]) for level in range(4)]
                 losses.append(step(grids, masks, boxes))
             return losses
@@ -81,13 +85,15 @@ def compare(size: str) -> None:
                 times[name].append(time.perf_counter() - begin)
             np.testing.assert_allclose(found["kept"], found["online"], rtol=1e-4)
         ratios = [b / a for a, b in zip(times["kept"], times["online"], strict=True)]
-        print(f"conv3d, ViT-{size} at 128 px: kept {statistics.median(times['kept']):.2f} s, on-line {statistics.median(times['online']):.2f} s: {statistics.median(ratios):.1f} x ({min(ratios):.1f} to {max(ratios):.1f}, goal {GOAL})")
-
+        print(f"conv3d, ViT-{size} at {side} px: kept {statistics.median(times['kept']):.2f} s, on-line {statistics.median(times['online']):.2f} s: {statistics.median(ratios):.1f} x ({min(ratios):.1f} to {max(ratios):.1f}, goal {GOAL})", flush=True)
 
 
 def main() -> None:
-    for size in SIZES:
-        compare(size)
+    wanted = sys.argv[1:]
+    for size, side in SIZES:
+        if not wanted or f"{size}-{side}" in wanted:
+            compare(size, side)
+
 
 if __name__ == "__main__":
     main()
