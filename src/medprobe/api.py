@@ -18,6 +18,17 @@ def load_encoder(model: str, weights: str | Path | None = None, device: str = "c
     return encoders.load(models.resolve(model, file).spec, weights=file, device=device, image_size=image_size, **options)
 
 
+def convex_adam(fixed: Any, moving: Any, **options: Any) -> Any:
+    """The displacement between two feature images (C, D, H, W) or (C, H, W), of any encoder's making and without training.
+
+    (3, D, H, W) with components z, y, x, or (2, H, W) with y, x, float32 in voxels; `moving` is sampled at x + u(x). `options` are those of
+    `medprobe.heads._convex_adam.convex_adam`: grid_sp, disp_hw, lambda_weight, niter, grid_sp_adam, ic, selected_smooth, learning_rate.
+    """
+    from medprobe.heads._convex_adam import convex_adam as register
+
+    return register(fixed, moving, **options)
+
+
 @dataclass(frozen=True)
 class Results:
     """What `evaluate` found: `results` is the list of result documents, `scores` the combined scores.

@@ -268,7 +268,7 @@ def report(
 @app.command()
 def compare(
     results: Annotated[Path, typer.Argument(help="The --out folder of a run.")],
-    baseline: Annotated[str, typer.Option(help="The model the others are compared with.")],
+    baseline: Annotated[str, typer.Option(help="The model the others are compared with; or MODEL/HEAD, to compare across heads.")],
     metric: Annotated[str | None, typer.Option(help="A score key [default: the main score of each task].")] = None,
     as_json: Json = False,
     debug: Debug = False,

@@ -25,6 +25,25 @@ Channels = Literal["late", "rgb"]
 
 
 @dataclass(frozen=True)
+class Lattice:
+    """A grid made for a volume or picture: `shape` (z, y, x) in voxels, `spacing` (z, y, x) in mm.
+
+    `spacing` None divides each whole plane, as its file stores it, evenly into `shape`: such a grid has neither spacing nor affine.
+    Else it runs along the canonical axes of a file, its middle on that of the volume, or, with `around`, a file of labels, in y and x
+    on the centroid of `label`: a window that is the same for all volumes that name this file.
+    """
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float] | None = None
+    around: Path | None = None
+    label: int = 1
+
+    def facts(self, digests: Mapping[Path, str]) -> list[Any]:
+        """What a key holds of it: its numbers, and the bytes of `around`, never their name."""
+        return [self.shape, self.spacing, *([] if self.around is None else [digests.get(self.around), self.label])]
+
+
+@dataclass(frozen=True)
 class Source:
     """Where the pixels of one channel are: a file, a dataset inside a file, or frames of a video or of a folder.
 
@@ -32,21 +51,27 @@ class Source:
     pictures it says how their numbers are read (imaging/labels.py). `frames` are 0-based indices of decoded frames
     (video), of the sorted image files of a folder, or of planes along `axis`; None takes all of them. `rescale` (slope,
     intercept) is for files whose own header does not say what their numbers mean. `grid` is the file on whose voxels this
-    volume is laid. `window` and `axis` are for a run to set, from its task.
+    volume is laid, or a `Lattice`, on which masks are laid too. `window` and `axis` are for a run to set, from its task.
     """
 
     path: Path
     member: str | None = None
     frames: tuple[int, ...] | None = None
     rescale: tuple[float, float] | None = None
-    grid: Path | None = None
+    grid: Path | Lattice | None = None
     window: str | None = None
     axis: Axis = "axial"
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """Every file or folder that is read."""
-        return (self.path,) if self.grid is None else (self.path, self.grid)
+        other = self.grid.around if isinstance(self.grid, Lattice) else self.grid
+        return (self.path,) if other is None else (self.path, other)
+
+    @property
+    def divided(self) -> bool:
+        """Whether its planes are taken as the file stores them and divided evenly into a lattice, which then lies nowhere."""
+        return isinstance(self.grid, Lattice) and self.grid.spacing is None
 
 
 @dataclass(frozen=True)
@@ -172,13 +197,17 @@ class Features:
 
 @dataclass(frozen=True)
 class Sample:
-    """One case as a head sees it. `features` and `images` are by role; `target` is the decoded target."""
+    """One case as a head sees it. `features`, `images` and `descriptors` are by role; `target` is the decoded target.
+
+    `descriptors` (C, D, H, W), or (C, H, W) of pictures: what encoders that look at a whole image (`mind`, `pixels`) make of it, voxel by voxel.
+    """
 
     id: str
     patient: str
     features: Mapping[str, Features] = field(default_factory=dict)
     images: Mapping[str, Image] = field(default_factory=dict)
     target: Any = None
+    descriptors: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -316,6 +345,7 @@ class Context:
     seed: int
     classes: tuple[str, ...] = ()
     multilabel: bool = False
+    dims: Literal[2, 3] = 2
     pooling: Pooling = "cls"
     device: str = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -401,6 +431,7 @@ class Task:
     channels: Channels = "late"
     stride: int = 1
     axis: Axis = "axial"
+    warp: Literal["nearest", "linear"] = "nearest"
     reduce: str | None = None
     layers: tuple[int, ...] | None = None
     main: str = "auroc"
@@ -415,7 +446,7 @@ class Task:
         return f"{self.dataset}/{self.head}"
 
     def config(self) -> dict[str, Any]:
-        """All fields as JSON-able values, but for those of volumes that are as they always were: keys of earlier results hold."""
-        usual = {"channels": "late", "stride": 1, "axis": "axial"}
+        """All fields as JSON-able values, but for those of volumes and pairs that are as they always were: keys of earlier results hold."""
+        usual = {"channels": "late", "stride": 1, "axis": "axial", "warp": "nearest"}
         fields = {name: value for name, value in dataclasses.asdict(self).items() if usual.get(name) != value or value is None}
         return json.loads(json.dumps(fields, default=str))

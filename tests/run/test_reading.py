@@ -12,9 +12,9 @@ from medprobe import encoders
 from medprobe.datasets.hecktor2022 import HECKTOR2022
 from medprobe.errors import RequestError
 from medprobe.imaging import nifti, recipes
+from medprobe.run.encoded import open_bank, samples_of
 from medprobe.run.plan import Group, Plan, Question, make
 from medprobe.run.request import Request
-from medprobe.run.run import open_bank, samples_of
 from medprobe.types import Source
 
 SHAPE = (5, 6, 7)

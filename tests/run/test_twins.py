@@ -8,8 +8,11 @@ import pytest
 import medprobe as mp
 from medprobe.check.dataset import check_dataset
 from medprobe.datasets._layout import locate
+from medprobe.imaging.displacements import read_displacement
 from medprobe.registry import DATASETS
-from medprobe.types import Dataset
+from medprobe.report.page import write_report
+from medprobe.run.score import score_predictions
+from medprobe.types import Dataset, Source
 
 NAMES = ("autolaparo", "kvasir-capsule", "nih14", "rsna")
 
@@ -78,3 +81,28 @@ def test_a_twin_of_volumes_to_classify_passes_its_check_and_runs(tmp_path: Path,
     for planes in ("mean", "max"):
         found = mp.evaluate("pixels", f"{name}/linear,{name}/knn,{name}/constant", tmp_path / "data", tmp_path / planes, cache=tmp_path / "cache", image_size=32, settings={"task.planes": planes})
         assert {task: score["pixels"]["auroc"]["n_cases"] > 0 for task, score in found.scores.items()} == {f"{name}/{head}": True for head in ("linear", "knn", "constant")}
+
+
+@pytest.mark.parametrize(("name", "unit", "shape"), [("acdc", "mm", (3, 32, 128, 128)), ("camus", "px", (2, 128, 128))])
+@pytest.mark.filterwarnings("ignore")
+def test_a_twin_to_register_passes_its_check_and_runs(tmp_path: Path, name: str, unit: str, shape: tuple[int, ...]) -> None:
+    dataset = _checked_twin(tmp_path / "data", name)
+    assert dataset.classes[0] == "background"
+    options: dict = {"limit": 6 if name == "camus" else None, "settings": {"head.niter": 4}, "cache": tmp_path / "cache"}
+    found = mp.evaluate("pixels", f"{name}/identity,{name}/convexadam", tmp_path / "data", tmp_path / "out", **options)
+    before, after = (found.scores[f"{name}/{head}"]["pixels"] for head in ("identity", "convexadam"))
+    assert before["dice"]["value"] == before["dice.unregistered"]["value"]
+    assert after["dice"]["value"] > before["dice"]["value"]
+    assert (after["hd95"]["unit"], after["hd95"]["n_cases"]) == (unit, before["hd95"]["n_cases"])
+    fields = list((tmp_path / "out/predictions").rglob("*.disp.nii.gz"))
+    assert {read_displacement(Source(file), dims=dataset.dims).shape for file in fields} == {shape}
+    write_report(tmp_path / "out", tmp_path / "report")
+    assert "Unregistered" in (tmp_path / "report/index.html").read_text()
+    if name == "acdc":  # twenty patients, none of them left out: the predictions are whole
+        folder = next((tmp_path / "out/predictions/acdc/convexadam").rglob("*.disp.nii.gz")).parent
+        (scored,) = score_predictions("acdc/convexadam", folder, tmp_path / "scored", "same", tmp_path / "data", lambda done, total, what: None)
+        assert scored["scores"]["dice"] == results_of(found, "acdc/convexadam")["dice"]
+
+
+def results_of(found: mp.Results, task: str) -> dict:
+    return next(document for document in found.results if document["task"]["name"] == task)["scores"]

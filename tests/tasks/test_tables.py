@@ -13,7 +13,7 @@ from medprobe.tasks.suites import default_task, suites
 
 SUITES = {
     "paper/table2": 2, "paper/table5": 1, "paper/table6": 1, "paper/table7": 1, "paper/table8": 1, "paper/table9": 2,
-    "paper/table10": 10, "paper/table11": 10, "paper/table14": 12,
+    "paper/table10": 10, "paper/table11": 10, "paper/table14": 12, "paper/table15": 3, "paper/table16": 3,
 }  # fmt: skip
 
 

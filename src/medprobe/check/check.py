@@ -54,12 +54,33 @@ def _check_task(name: str, data: Path | None):
             parts = splits.parts_of(cases, fold, task.split_seed)
             said = f"train {len(parts.train)}, val {len(parts.val)}, test {len(parts.test)} cases; validation: {parts.validation}"
             findings.append(Finding(f"{task.name} parts" + ("" if fold is None else f" fold {fold}"), bool(parts.train and parts.test), said))
+        if task.head == "identity":
+            tests = {index for fold in splits.folds_of(cases) for index in splits.parts_of(cases, fold, task.split_seed).test}
+            findings += _readings(task.name, dataset, [cases[index] for index in sorted(tests)])
         try:
             HEADS.get(task.head)(**task.head_config)
             findings.append(Finding(f"{task.name} head", True, f"{task.head} with {dict(task.head_config) or 'its defaults'}"))
         except MedprobeError as error:
             findings.append(Finding(f"{task.name} head", False, str(error)))
     return findings
+
+
+def _readings(name: str, dataset, cases):
+    """The unregistered pairs under every reading, beside the printed row where there is one."""
+    from medprobe.check.encoder import Finding
+    from medprobe.check.unregistered import readings
+    from medprobe.report import published
+
+    printed = {cell["metric"]: published.printed(cell) for cell in published.published() if cell["method"] == "Unregistered" and cell["dataset"] == published.DATASETS.get(dataset.name)}
+    try:
+        found = readings(dataset, cases, printed)
+    except MedprobeError as error:
+        return [Finding(f"{name} unregistered", False, str(error))]
+    if not printed:
+        return [Finding(f"{name} unregistered", True, str(one)) for one in found]
+    row = ", ".join(f"{metric} {value:.4f}" for metric, value in printed.items())
+    first = Finding(f"{name} printed", True, f"{row}; nearest of {len(found)} readings: {found[0]}")
+    return [first, *(Finding(f"{name} unregistered", True, f"{one} (away by {100 * one.distance:.1f} %)") for one in found)]
 
 
 EXTRAS = {

@@ -4,6 +4,7 @@ import logging
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,15 @@ from medprobe.errors import CaseError, MedprobeError
 from medprobe.features.digests import Digests
 from medprobe.imaging import formats, recipes
 from medprobe.run.progress import reporting
-from medprobe.run.references import check_on_image, reference
+from medprobe.run.references import check_on_image, on_fixed, reference
 from medprobe.run.request import default_cache
 from medprobe.run.results import DENSE
 from medprobe.run.splits import shared_patients
-from medprobe.types import Case, Dataset
+from medprobe.types import Case, Dataset, Lattice
 
 SAMPLED = 16
 """How many images are decoded, evenly over the cases."""
+ROLES = ("fixed", "moving")
 
 
 def check_dataset(dataset: Dataset, root: Path) -> list[Finding]:
@@ -40,6 +42,7 @@ def check_dataset(dataset: Dataset, root: Path) -> list[Finding]:
         _classes(dataset, cases),
         _files(cases),
         _decoding(dataset, cases),
+        *_pairs(dataset, cases),
         *_geometry(cases),
         _fingerprint(cases),
         Finding("licence", True, dataset.licence),
@@ -155,6 +158,42 @@ def _decoding(dataset: Dataset, cases: Sequence[Case]) -> Finding:
     return Finding("images", not faults, f"{len(faults)} of {len(chosen)} tried cannot be read, first: {faults[0]}" if faults else f"{len(chosen)} tried, all readable, {sides} pixels")
 
 
+def _pairs(dataset: Dataset, cases: Sequence[Case]) -> list[Finding]:
+    """Whether images that can be read are pairs to register; nothing for datasets of another kind."""
+    if dataset.kind != "registration":
+        return []
+    chosen = _sampled(cases)
+    faults = [fault for case in chosen if (fault := _fault_of_pair(dataset, case))]
+    return [Finding("pairs", not faults, f"{len(faults)} of {len(chosen)} tried are none, first: {faults[0]}" if faults else f"{len(chosen)} tried, two images and the same classes in each")]
+
+
+def _fault_of_pair(dataset: Dataset, case: Case) -> str | None:
+    """Files of other sizes under one lattice, one image or mask twice, a class in one mask only."""
+    images = [case.images[role][0] for role in ROLES]
+    masks = [case.target[role] for role in ROLES] if case.target else []
+    try:
+        grids = [formats.grid(replace(image, grid=None)) for image in images if isinstance(image.grid, Lattice)]
+        pixels = [formats.read(image).pixels for image in images]
+        labels = [reference(dataset, mask) for mask in masks]
+    except MedprobeError:  # said of each image
+        return None
+    sizes = [" x ".join(map(str, grid.shape)) for grid in grids if grid is not None]
+    if len(set(sizes)) > 1:
+        return f"{case.id}: expected fixed and moving image of one size, found {' and '.join(f'{image.path.name} {size}' for image, size in zip(images, sizes, strict=True))}; fetch them again"
+    for what, files, arrays in (("images", images, pixels), ("masks", [mask[0] for mask in masks], [one.labels for one in labels])):
+        if arrays and np.array_equal(arrays[0], arrays[1]):
+            return f"{case.id}: expected two {what}, found the same in {files[0].path.name} and {files[1].path.name}; fetch them again"
+    if not labels:
+        return None
+    try:
+        on_fixed(labels[1], labels[0])
+    except MedprobeError as error:
+        return f"{case.id}: {error}"
+    present = [set(range(len(dataset.classes))) & set(np.unique(one.labels).tolist()) for one in labels]
+    lone = [f"{dataset.classes[place]} in that of the {ROLES[place in present[1]]} image alone" for place in sorted(present[0] ^ present[1])]
+    return f"{case.id}: expected every class in both masks or in neither, found {' and '.join(lone)}; correct the masks" if lone else None
+
+
 def _sampled(cases: Sequence[Case]) -> list[Case]:
     return [cases[place] for place in np.unique(np.linspace(0, len(cases) - 1, SAMPLED).astype(int))] if cases else []
 
@@ -171,7 +210,7 @@ def _check_mask(dataset: Dataset, case: Case, role: str, shape: tuple[int, int])
     if dataset.kind not in DENSE or case.target is None:
         return
     sources = case.target[role] if dataset.kind == "registration" else case.target
-    check_on_image(dataset, case, sources)
+    check_on_image(dataset, case, sources, role)
     size = reference(dataset, sources).shape
     if size[-2:] != shape:
         raise CaseError(f"{case.id}: expected a mask of the size of its image, {shape[0]} x {shape[1]}, found {size[-2]} x {size[-1]}; write the mask on the image's pixels")

@@ -10,7 +10,7 @@ from typing import Any
 
 from medprobe.errors import MissingError, RequestError
 from medprobe.files import digest_of
-from medprobe.types import Case, Dataset, Source
+from medprobe.types import Case, Dataset, Lattice, Source
 
 IGNORED = frozenset({".DS_Store", "__MACOSX", "Thumbs.db"})
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm")
@@ -143,7 +143,8 @@ def fingerprint(cases: Iterable[Case], digests: Mapping[Path, str]) -> str:
 def _content(value: Any, digests: Mapping[Path, str]) -> Any:
     """Sources as the digests of their bytes, everything else as it is."""
     if isinstance(value, Source):
-        more = [value.rescale, value.grid and digests.get(value.grid)]
+        grid = value.grid.facts(digests) if isinstance(value.grid, Lattice) else value.grid and digests.get(value.grid)
+        more = [value.rescale, grid]
         return [digests.get(value.path), value.member, value.frames, *(more if any(more) else [])]
     if isinstance(value, tuple):
         return [_content(item, digests) for item in value]

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import numpy as np
+
 from medprobe.errors import CaseError, MissingError, RequestError
 from medprobe.types import Features
 
@@ -113,6 +115,7 @@ class LoadedEncoder:
     one size, or when the user chose one), `dim` (of `cls`; None when it depends on the input), `params`, `multiple`
     (sides must be multiples of it), `default_size`, `interpolates` (may leave its own size), `weights_sha256`,
     `transform` (JSON-able: mean, std, grey rule), `licence`, `source`. `net` is the torch module, where there is one; `parts` the encoders that `a+b` is made of.
+    `describe`, of those that look at a whole image: a function from float32 (C, D, H, W), or (C, H, W), in [0, 1] to (C', D, H, W), or (C', H, W).
 
     `forward` gets (N, channels, H, W) (or (N, channels, D, H, W)) normalised, on the device and in the precision asked for.
     """
@@ -151,6 +154,7 @@ class LoadedEncoder:
             "grey": "replicate" if channels == 3 else None,
         }
         self.parts: tuple[LoadedEncoder, ...] = ()
+        self.describe: Callable[[np.ndarray], np.ndarray] | None = None
         self._widths: dict[str, int] = {}
         self._forward = forward
         self._device = torch_device(request.device)

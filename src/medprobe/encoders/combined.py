@@ -2,11 +2,15 @@
 
 Vectors are concatenated along their last axis, and None where a part has none. Of each part the deepest grid is
 resampled (bilinear, corners not aligned) to the finer frame, the largest grid height and width among the parts.
+For pairs, `apart` keeps what describes a whole image (`mind`) from what encodes its planes.
 """
 
 import hashlib
 import math
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from medprobe.encoders.base import LoadedEncoder, Request
 from medprobe.errors import RequestError
@@ -46,6 +50,19 @@ def combine(request: Request, parts: list[LoadedEncoder]) -> LoadedEncoder:
     combined.params = sum(part.params for part in parts)
     combined.transform = {"parts": [part.transform for part in parts]}
     return combined
+
+
+def apart(encoder: Any) -> tuple[Any, tuple[Callable[[np.ndarray], np.ndarray], ...]]:
+    """(what encodes planes, or None; the `describe` of each part that looks at a whole image)."""
+    parts = getattr(encoder, "parts", ()) or (encoder,)
+    planes = [part for part in parts if getattr(part, "describe", None) is None]
+    described = tuple(part.describe for part in parts if getattr(part, "describe", None) is not None)
+    if not described or not planes:
+        return (encoder if not described else None), described
+    if len(planes) == 1:
+        return planes[0], described
+    spec = "+".join(part.spec for part in planes)
+    return combine(Request(spec, spec, precision=encoder.precision, layers=encoder.layers), planes), described
 
 
 def merge(parts: list[Features]) -> Features:

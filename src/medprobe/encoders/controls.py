@@ -30,7 +30,9 @@ def pixels(request: Request) -> LoadedEncoder:
         vector = adaptive_avg_pool2d(x, SIDE).flatten(1)
         return Features(vector, vector, (x,))
 
-    return LoadedEncoder(request, forward, dim=None, channels=None)
+    encoder = LoadedEncoder(request, forward, dim=None, channels=None)
+    encoder.describe = lambda image: image
+    return encoder
 
 
 @ENCODERS.register("mean-rgb")

@@ -14,7 +14,7 @@ from pathlib import Path
 from medprobe.errors import CaseError
 from medprobe.files import digest_of, write_atomically
 from medprobe.imaging.formats import files_of
-from medprobe.types import Source
+from medprobe.types import Lattice, Source
 
 Progress = Callable[[int, int, str], None]
 
@@ -121,7 +121,8 @@ def source_key(sources: tuple[Source, ...], digests: dict[Path, str]) -> str:
         for path in source.paths:
             if path not in digests:
                 raise CaseError(f"{path}: cannot be read; check that the file exists and its permissions")
-        more = {"rescale": source.rescale, "grid": source.grid and digests[source.grid], "window": source.window, "axis": source.axis if source.axis != "axial" else None}
+        grid = source.grid.facts(digests) if isinstance(source.grid, Lattice) else source.grid and digests[source.grid]
+        more = {"rescale": source.rescale, "grid": grid, "window": source.window, "axis": source.axis if source.axis != "axial" else None}
         given = {name: value for name, value in more.items() if value is not None}
         facts.append([digests[source.path], source.member, list(source.frames) if source.frames is not None else None, *([given] if given else [])])
     return digest_of(facts)[:32]

@@ -10,7 +10,7 @@ from medprobe.errors import CaseError, MedprobeError, RequestError
 from medprobe.features.bank import Bank
 from medprobe.features.rows import side_by_side
 from medprobe.imaging import recipes
-from medprobe.types import Features, Pooling, Reduce, Sample, Source, stack_targets
+from medprobe.types import Features, Image, Pooling, Reduce, Sample, Source, stack_targets
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,10 @@ class Item:
 
 @dataclass(frozen=True)
 class EncodedSamples:
-    """The lazy `Samples` of a run. `bank` None gives images only (heads on pixels)."""
+    """The lazy `Samples` of a run. `bank` None gives images only (heads on pixels).
+
+    `describe`: what makes descriptors of a whole image (C, D, H, W), of pictures (`dims` 2) (C, H, W).
+    """
 
     items: Sequence[Item]
     bank: Bank | None
@@ -36,6 +39,8 @@ class EncodedSamples:
     images: bool = False
     reduce: Reduce | None = None
     decode_target: Callable[[Any], Any] | None = None
+    describe: tuple[Callable[[np.ndarray], np.ndarray], ...] = ()
+    dims: int = 3
     vectors: dict[tuple, np.ndarray] = field(default_factory=dict, compare=False)
     """Pooled vectors by (entry keys, pooling), shared by the parts of one task so that folds pool nothing twice."""
 
@@ -49,14 +54,24 @@ class EncodedSamples:
         item = self.items[index]
         bank = self.bank
         features = {} if bank is None else {role: self._features(item.id, keys, item.plane) for role, keys in item.keys.items()}
-        images = {role: recipes.image(sources, self.window) for role, sources in item.sources.items()} if self.images else {}
+        images = {role: recipes.image(sources, self.window) for role, sources in item.sources.items()} if self.images or self.describe else {}
         target = self.decode_target(item.target) if self.decode_target else item.target
-        sample = Sample(item.id, item.patient, features, images, target)
+        descriptors = {role: self._described(image) for role, image in images.items()} if self.describe else {}
+        sample = Sample(item.id, item.patient, features, images, target, descriptors)
         return self.reduce(sample) if self.reduce else sample
+
+    def _described(self, image: Image) -> np.ndarray:
+        pixels = image.pixels if self.dims == 3 else image.pixels[:, 0]
+        made = [np.asarray(describe(pixels), dtype=np.float32) for describe in self.describe]
+        return made[0] if len(made) == 1 else np.concatenate(made)
 
     def subset(self, indices: Sequence[int]) -> "EncodedSamples":
         """The samples at these places, sharing everything that is already pooled."""
         return replace(self, items=[self.items[index] for index in indices])
+
+    def bare(self) -> "EncodedSamples":
+        """The same samples with nothing but their targets."""
+        return replace(self, bank=None, images=False, describe=(), reduce=None)
 
     @property
     def targets(self) -> np.ndarray:

@@ -57,7 +57,7 @@ class Conv3D(VolumeSegmenter):
                     x = up(x)
                     if number < len(self.skip):
                         x = x + self._beside(number, grids, x.shape[2:])
-                    for layer in stage:  # one at a time, so that what a layer was given goes as soon as it is done
+                    for layer in stage.children():  # one at a time, so that what a layer was given goes as soon as it is done
                         x = layer(x)
                 return self.cell(x)
 

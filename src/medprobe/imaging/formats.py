@@ -23,12 +23,12 @@ from typing import Protocol, cast
 import numpy as np
 
 from medprobe.errors import CaseError, MedprobeError
-from medprobe.imaging import arrays, series, simpleitk
-from medprobe.imaging.canonical import Grid
+from medprobe.imaging import arrays, nifti, series, simpleitk
+from medprobe.imaging.canonical import Grid, planes_of, raws_of
 from medprobe.imaging.folder import pictures_in
 from medprobe.imaging.raw import Raw, check_finite, chosen, said_plainly, stamp
-from medprobe.imaging.resample import PLACES, on_grid, rescaled, turned
-from medprobe.types import Source
+from medprobe.imaging.resample import PLACES, divided, on_grid, placed_at, rescaled, turned
+from medprobe.types import Lattice, Source
 
 __all__ = ["Grid", "Raw", "count_planes", "files_of", "grid", "identify", "is_grey", "notes", "pictures_in", "read"]
 
@@ -115,10 +115,59 @@ def _part(source: Source, start: int, stop: int | None) -> Raw:
 @lru_cache(maxsize=2)
 def _whole(source: Source, changed: tuple[int, ...]) -> Raw:
     """A volume on its grid and turned: neither can be done plane by plane, so the last two are kept, as CT and PET are read in turns."""
-    raw = read(replace(source, grid=None, axis="axial"))
-    if source.grid is not None:
+    own = replace(source, grid=None, axis="axial")
+    raw = _as_stored(own) if source.divided else read(own)
+    if isinstance(source.grid, Lattice):
+        raw = _on_lattice(raw, source, source.grid)
+    elif source.grid is not None:
         raw = on_grid(raw, *_geometry(Source(source.grid), changed[1]), source.path, source.grid)
     return turned(raw, source.axis)
+
+
+def _as_stored(source: Source) -> Raw:
+    """Planes in the order of the file, rows and columns of the picture it shows, whatever its header says of left and right."""
+    kind = identify(source.path)
+    if kind not in ("nifti", "simpleitk"):
+        return read(source)
+    with said_plainly(source.path):
+        volume = (nifti if kind == "nifti" else simpleitk).volume(source.path, as_stored=True, further_axes=True)
+        raw = planes_of(raws_of(volume, source.path), source, 0, None)
+        check_finite(raw.pixels, source.path)
+        return raw if source.rescale is None else rescaled(raw, *source.rescale)
+
+
+def _on_lattice(raw: Raw, source: Source, lattice: Lattice) -> Raw:
+    """A volume on its lattice; black and white are the extremes of the whole volume, so that what lies outside is black."""
+    if source.divided:
+        laid = divided(raw, lattice.shape, source.path)
+    else:
+        place = _lattice(source, lattice)
+        laid = on_grid(raw, place.shape, place.affine, source.path, lattice.around or source.path)
+    return replace(laid, full_range=(float(raw.pixels.min()), float(raw.pixels.max())), spacing=lattice.spacing)
+
+
+def _lattice(source: Source, lattice: Lattice) -> Grid:
+    """Where the lattice of a source lies."""
+    if lattice.spacing is None:
+        return Grid(lattice.shape, None, None, turned=False)
+    file = Source(source.path, source.member) if lattice.around is None else Source(lattice.around)
+    return _lattice_along(file, lattice, *changed(file))
+
+
+@lru_cache(maxsize=4096)
+def _lattice_along(file: Source, lattice: Lattice, changed: int) -> Grid:
+    """A lattice along the axes of a file."""
+    assert lattice.spacing is not None
+    shape, affine = _geometry(file, changed)
+    if affine is None:
+        raise CaseError(f"{file.path}: expected an affine, to lay a grid in mm along its axes, found none; write it as NIfTI")
+    middle = (np.array(shape) - 1) / 2
+    if lattice.around is not None:
+        _, y, x = np.nonzero(np.rint(read(file).pixels[0]) == lattice.label)
+        if not len(y):
+            raise CaseError(f"{file.path}: expected label {lattice.label}, around which the window is laid, found none; correct the mask")
+        middle[1:] = y.mean(), x.mean()
+    return Grid(lattice.shape, lattice.spacing, placed_at(lattice.shape, lattice.spacing, affine, middle), turned=False)
 
 
 @lru_cache(maxsize=4096)
@@ -138,6 +187,8 @@ def count_planes(source: Source) -> int:
     """How many planes `read` would give, from headers only."""
     if source.frames is not None:
         return len(source.frames)
+    if isinstance(source.grid, Lattice):
+        return source.grid.shape[PLACES[source.axis][0]]
     with said_plainly(source.path):
         if source.grid is not None or source.axis != "axial":
             laid = Source(source.grid) if source.grid is not None else Source(source.path, source.member)
@@ -155,7 +206,9 @@ def is_grey(source: Source) -> bool:
 
 
 def grid(source: Source) -> Grid | None:
-    """Where the voxels of a file lie on canonical axes, by its header; None where it does not say."""
+    """Where the voxels of a file, or of its lattice, lie on canonical axes, by its header; None where it does not say."""
+    if isinstance(source.grid, Lattice):
+        return _lattice(source, source.grid)
     kind = identify(source.path)
     with said_plainly(source.path):
         if kind in VOLUMES:

@@ -12,6 +12,7 @@ resampling and are refused, and so are values that nobody named: a mask that is 
 
 A source's `member` names an array, or the entry of a fourth axis (NIfTI, NRRD). Of a picture or TIFF it says what its numbers stand
 for, `0=0,6=4` (others are refused) or `0=0,*=4`; several such sources are one mask, the last on top. `absent`: a mask of nothing.
+On a source's `Lattice` a mask has the nearest values, and 0 outside.
 """
 
 import io
@@ -25,9 +26,9 @@ import numpy as np
 from medprobe.errors import CaseError, RequestError
 from medprobe.files import write_atomically
 from medprobe.imaging import arrays, nifti, pictures, simpleitk, tiff
-from medprobe.imaging.formats import identify, pictures_in
+from medprobe.imaging.formats import grid, identify, pictures_in
 from medprobe.imaging.raw import check_finite, check_size, chosen, said_plainly
-from medprobe.types import Source
+from medprobe.types import Lattice, Source
 
 IGNORED = -1
 """Index of voxels that are not scored."""
@@ -135,12 +136,13 @@ def _read_each(sources: Sequence[Source], dims: int, classes: Sequence[str], ign
 def _read(source: Source, dims: int, as_stored: bool) -> LabelMap:
     """Whole numbers on `dims` axes, not yet understood."""
     with said_plainly(source.path):
-        found = _stored(source, as_stored, further_axes=False)
+        found = _stored(source, as_stored or source.divided, further_axes=False)
+        found = _on_lattice(replace(found, labels=_whole(found.labels, source.path)), source)
         array = found.labels
         if source.frames is not None:
             array = array[None] if array.ndim == 2 else array
             array = array[list(chosen(source, len(array), 0, None))]
-        return replace(found, labels=_on_axes(_meant(source, _whole(array, source.path)), dims, source.path))
+        return replace(found, labels=_on_axes(_meant(source, array), dims, source.path))
 
 
 def _laid_over(under: LabelMap, over: LabelMap, path: Path) -> LabelMap:
@@ -172,8 +174,25 @@ def _meant(source: Source, array: np.ndarray) -> np.ndarray:
 def _read_stack(source: Source, dims: int, as_stored: bool) -> list[LabelMap]:
     """One mask after the other from a file that holds those of all classes."""
     with said_plainly(source.path):
-        found = _stored(source, as_stored, further_axes=True)
-        return [replace(found, labels=_on_axes(_whole(part, source.path), dims, source.path)) for part in found.labels]
+        found = _stored(source, as_stored or source.divided, further_axes=True)
+        parts = [_on_lattice(replace(found, labels=_whole(part, source.path)), source) for part in found.labels]
+        return [replace(part, labels=_on_axes(part.labels, dims, source.path)) for part in parts]
+
+
+def _on_lattice(found: LabelMap, source: Source) -> LabelMap:
+    """On the lattice of the source, if it has one: at each voxel the value of the voxel it lies in, of two the one of higher index."""
+    if not isinstance(source.grid, Lattice):
+        return found
+    if source.grid.spacing is None:
+        y, x = ((2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(source.grid.shape[1:], found.labels.shape[-2:], strict=True))
+        return LabelMap(found.labels[..., y[:, None], x])
+    place = grid(source)
+    if found.affine is None or place is None or place.affine is None:
+        raise CaseError(f"{source.path}: expected an affine, to lay the mask on a grid in mm, found none; write it as NIfTI")
+    result, overlap = _nearest(found.labels.reshape(1, *_three(found.labels.shape)), np.linalg.inv(found.affine) @ place.affine, place.shape)
+    if not overlap:
+        raise CaseError(f"{source.path}: expected a mask that overlaps the window it is laid in, {_place(LabelMap(result[0], affine=place.affine))}, found {_place(found)}; correct its header")
+    return LabelMap(result[0], place.spacing, place.affine)
 
 
 def _stored(source: Source, as_stored: bool, further_axes: bool) -> LabelMap:
@@ -352,9 +371,15 @@ def resample_nearest(pred: LabelMap, like: LabelMap, what: str = "the prediction
         raise RequestError(f"{what}: expected a prediction and a reference with affines to resample between, found {'none in ' + ('either' if pred.affine is like.affine else 'one of them')}; write it on the grid of the reference")
     if len(pred.shape) != len(like.shape):
         raise RequestError(f"{what}: expected {len(like.shape)} axes like the reference, found {len(pred.shape)}; write it on the grid of the reference")
-    source = pred.labels.reshape(-1, *_three(pred.shape))
-    result = np.zeros((len(source), *_three(like.shape)), source.dtype)
-    matrix = _between(pred, like)
+    result, overlap = _nearest(pred.labels.reshape(-1, *_three(pred.shape)), _between(pred, like), _three(like.shape))
+    if not overlap:
+        raise RequestError(f"{what}: expected a prediction that overlaps the reference at {_place(like)}, found it at {_place(pred)}; write it with the affine of the image")
+    return LabelMap(result.reshape(*pred.labels.shape[: len(pred.labels.shape) - len(pred.shape)], *like.shape), like.spacing, like.affine, pred.multilabel)
+
+
+def _nearest(source: np.ndarray, matrix: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, bool]:
+    """(n, z, y, x) on another grid, and whether the two overlap. `matrix` takes its (x, y, z) indices to those of `source`."""
+    result = np.zeros((len(source), *shape), source.dtype)
     y, x = np.mgrid[: result.shape[2], : result.shape[3]]
     overlap = False
     for z in range(result.shape[1]):
@@ -362,9 +387,7 @@ def resample_nearest(pred: LabelMap, like: LabelMap, what: str = "the prediction
         inside = np.logical_and.reduce([(place >= 0) & (place < size) for place, size in zip(places, source.shape[1:], strict=True)])
         overlap |= bool(inside.any())
         result[:, z][:, inside] = source[:, *(place[inside].astype(np.int64) for place in places)]
-    if not overlap:
-        raise RequestError(f"{what}: expected a prediction that overlaps the reference at {_place(like)}, found it at {_place(pred)}; write it with the affine of the image")
-    return LabelMap(result.reshape(*pred.labels.shape[: len(pred.labels.shape) - len(pred.shape)], *like.shape), like.spacing, like.affine, pred.multilabel)
+    return result, overlap
 
 
 def _between(pred: LabelMap, like: LabelMap) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Volumes changed as a whole: put on the grid of another file, turned so that other planes are read, rescaled to another unit."""
+"""Volumes changed as a whole: put on the grid of another file or on a lattice, turned so that other planes are read, rescaled to another unit."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +43,26 @@ def on_grid(raw: Raw, shape: tuple[int, int, int], affine: np.ndarray | None, pa
         raise CaseError(f"{path}: expected a volume that overlaps {grid.name}, on whose grid it is read, found it elsewhere; correct the header of one of them")
     z, y, x = np.linalg.norm(affine[:3, :3], axis=0)[::-1]
     return Raw(pixels, raw.full_range, raw.inverted, (float(z), float(y), float(x)), affine)
+
+
+def placed_at(shape: tuple[int, int, int], spacing: tuple[float, float, float], affine: np.ndarray, middle: np.ndarray) -> np.ndarray:
+    """4x4 of a grid of this shape and spacing (z, y, x) along the axes of `affine`, its middle at index `middle` (z, y, x) of that."""
+    sides = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0) * spacing[::-1]
+    placed = np.eye(4)
+    placed[:3, :3] = sides
+    placed[:3, 3] = affine[:3, :3] @ middle[::-1] + affine[:3, 3] - sides @ ((np.array(shape[::-1]) - 1) / 2)
+    return placed
+
+
+def divided(raw: Raw, shape: tuple[int, int, int], path: Path) -> Raw:
+    """Each whole plane on the last two axes of `shape` (planes, height, width), by Pillow's antialiased bilinear filter: float32."""
+    from PIL import Image as Pillow
+
+    if raw.pixels.shape[1] != shape[0]:
+        raise CaseError(f"{path}: expected depth {shape[0]}, to divide each plane into {shape[1]} x {shape[2]}, found {raw.pixels.shape[1]}; split the file, or correct the lattice")
+    planes = [Pillow.fromarray(np.ascontiguousarray(plane, np.float32)) for channel in raw.pixels for plane in channel]
+    resized = [np.asarray(plane.resize((shape[2], shape[1]), Pillow.Resampling.BILINEAR)) for plane in planes]
+    return Raw(np.stack(resized).reshape(-1, *shape), raw.full_range, raw.inverted)
 
 
 def _steps(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

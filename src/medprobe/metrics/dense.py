@@ -5,6 +5,7 @@ case. Counts (`tp`, `fp`, `fn`, …) are kept among the values: the aggregated s
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -86,7 +87,7 @@ def _instruments(found: Overlap, pred: np.ndarray, true: np.ndarray, multilabel:
     }  # fmt: skip
 
 
-def registration_case(displacement: np.ndarray, moving: np.ndarray, fixed: np.ndarray, classes: int, spacing: Sequence[float]) -> Values:
+def registration_case(displacement: np.ndarray, moving: np.ndarray, fixed: np.ndarray, classes: int, spacing: Sequence[float], warp: Literal["nearest", "linear"] = "nearest") -> Values:
     """Values of one pair: the labels of `moving` warped by `displacement` (2, H, W) or (3, D, H, W) against those of `fixed`.
 
     Folding is NaN where nothing is left between the borders that are cropped.
@@ -94,7 +95,7 @@ def registration_case(displacement: np.ndarray, moving: np.ndarray, fixed: np.nd
     from medprobe.metrics.registration import CROP as CROPPED
     from medprobe.metrics.registration import folding_fraction, sdlogj, warp_labels
 
-    warped = warp_labels(moving, displacement)
+    warped = warp_labels(moving, displacement, warp)
     values = segmentation_case(warped, fixed, classes, spacing, images=False, volumes=False)
     inner = min(displacement.shape[1:]) > 2 * CROPPED
     folds = (folding_fraction(displacement), sdlogj(displacement)) if inner else (np.nan, np.nan)

@@ -59,22 +59,31 @@ def _shared(ours: dict, theirs: dict) -> list[tuple[int, int, list]]:
 def comparisons(results: Path, baseline: str, metric: str | None = None) -> list[dict[str, Any]]:
     """Every model against the baseline, task by task, by the main score or `metric`; `p_holm` is corrected over all rows.
 
+    A baseline MODEL/HEAD, such as pixels/identity, stands against every model and head of its datasets.
     RequestError: unknown baseline, or a metric that no task has.
     """
     tree = read_tree(results)
-    if baseline not in tree.models:
-        raise RequestError(f"no results of a model named {baseline!r}; {did_you_mean(baseline, tree.models)}")
     rows = []
-    for task in tree.tasks:
-        base = tree.get(task, baseline)
+    for base in _baselines(tree, baseline):
+        across = base.label != baseline
         for row in tree.rows:
-            if base is not None and row.task_name == task and row.label != baseline and row.summary and base.summary and (metric is None or (row.score(metric) and base.score(metric))):
+            same = row.task["dataset"] == base.task["dataset"] if across else row.task_name == base.task_name
+            if same and row is not base and row.summary and base.summary and (metric is None or (row.score(metric) and base.score(metric))):
                 rows.append({**difference(row, base, metric), "heading": heading([row], metric or row.main)})
     if metric is not None and not rows:
         known = sorted({key for row in tree.rows if row.summary for key in row.summary["scores"]})
         raise RequestError(f"no score named {metric!r} in two results of one task; {did_you_mean(metric, known)}")
     corrected = stats.holm([row.get("p", float("nan")) for row in rows])
     return [{**row, "p_holm": p} for row, p in zip(rows, corrected, strict=True)]
+
+
+def _baselines(tree: Tree, baseline: str) -> list[Row]:
+    if baseline in tree.models:
+        return [base for task in tree.tasks if (base := tree.get(task, baseline)) is not None]
+    found = [row for row in tree.rows if f"{row.label}/{row.task['head']}" == baseline]
+    if not found:
+        raise RequestError(f"no results of a model named {baseline!r}; {did_you_mean(baseline, tree.models)}")
+    return found
 
 
 def comparison_table(rows: Sequence[dict[str, Any]], baseline: str) -> Any:
@@ -105,15 +114,15 @@ def _p_text(p: float, comparisons: int) -> str:
 def flags(tree: Tree) -> list[dict[str, Any]]:
     """Models whose paired interval over the best control of their dataset is not on the better side of 0, each with a sentence.
 
-    Controls are the models `pixels` and `mean-rgb` under the same head, and the head `constant` with the same encoder or
-    any; the best is the one with the best main score.
+    Controls are the models `pixels` and `mean-rgb` under the same head, and the heads `constant` and `identity` with the same
+    encoder or any; the best is the one with the best main score.
     """
     found = []
     for row in tree.rows:
         ours = row.score()
         if row.control or ours is None or ours["value"] is None:
             continue
-        rivals = [other for other in tree.rows if other.control and other.task["dataset"] == row.task["dataset"] and other.task["head"] in (row.task["head"], "constant") and _value(other, row.main) is not None]
+        rivals = [other for other in tree.rows if other.control and other.task["dataset"] == row.task["dataset"] and other.task["head"] in (row.task["head"], "constant", "identity") and _value(other, row.main) is not None]
         if not rivals:
             continue
         best = max(rivals, key=lambda other: (row.sign * (_value(other, row.main) or 0.0), other.label))

@@ -13,9 +13,9 @@ from medprobe.features.digests import Digests
 from medprobe.files import dump_json, write_atomically
 from medprobe.imaging.formats import pictures_in
 from medprobe.run import plan as planning
+from medprobe.run.encoded import open_bank
 from medprobe.run.loading import load_models
 from medprobe.run.request import Request, check_options, default_cache
-from medprobe.run.run import open_bank
 from medprobe.types import Case, Dataset, Source, Task
 
 Progress = Callable[[int, int, str], None]

@@ -4,12 +4,14 @@ import fnmatch
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from medprobe import encoders
+from medprobe.encoders.combined import apart
 from medprobe.errors import Faults, RequestError
 from medprobe.run.request import Request
 from medprobe.tasks import models
@@ -36,6 +38,11 @@ class Loaded:
     @property
     def control(self) -> bool:
         return self.spec in ("pixels", "mean-rgb")
+
+    @cached_property
+    def apart(self) -> tuple[Any, tuple[Callable[[np.ndarray], np.ndarray], ...]]:
+        """What of the encoder takes planes, if anything, and what describes whole images: for pairs, which are looked at voxel by voxel."""
+        return apart(self.encoder)
 
 
 def load_models(request: Request, faults: Faults, progress: Progress, wanted: Sequence[Grids] = (LAST,)) -> list[Loaded]:

@@ -10,7 +10,7 @@ from medprobe.imaging import nifti
 from medprobe.imaging.labels import LabelMap, write_labels
 from medprobe.metrics import dense, overlap
 from medprobe.run import results
-from medprobe.run.pictures import draw
+from medprobe.run.pictures import draw, telling
 from medprobe.run.references import spacing_of
 from medprobe.types import Case, Dataset, Samples
 
@@ -44,15 +44,17 @@ def measured(
             raise CaseError(f"{sample.id}: expected a mask of the size of its image, {' x '.join(map(str, labels.shape))}, found {' x '.join(map(str, true.labels.shape))}; write the mask on the image's pixels")
         suffix = ".nii.gz" if dataset.dims == 3 else ".png"
         image = cases[sample.id].images["image"][0]
-        like = image.grid or image.path
-        _write(folder, results.safe_name(sample.id), labels, true, dataset, suffix, like if like.name.lower().endswith(nifti.SUFFIXES) else None)
+        like = image.path if image.grid is None else image.grid
+        _write(folder, results.safe_name(sample.id), labels, true, dataset, suffix, like if isinstance(like, Path) and like.name.lower().endswith(nifti.SUFFIXES) else None)
         axes = spacing_of(cases[sample.id], true, dataset.dims, millimetres)
         values.append(dense.segmentation_case(labels, true.labels, len(dataset.classes), axes, multilabel=dataset.multilabel, volumes=millimetres, regions=results.regions_of(dataset)))
         ids.append(sample.id)
         patients.append(sample.patient)
         progress(number + 1, len(samples), "predicting and scoring cases")
     found = results.CaseValues.of(ids, patients, values)
-    _draw_telling(dataset, cases, found, folder, out / "pictures" / stem)
+    for rank, place, dice in telling(found):
+        name = ids[place]
+        draw(dataset, cases[name], folder, out / "pictures" / stem / f"{rank}-{results.safe_name(name)}.png", f"{rank[2:]} case, {name}: Dice {dice:.3f}")
     return found
 
 
@@ -62,16 +64,3 @@ def _write(folder: Path, name: str, labels: np.ndarray, true: LabelMap, dataset:
             write_labels(folder / f"{name}.{results.safe_name(one)}.png", LabelMap(mask))
     else:
         write_labels(folder / f"{name}{suffix}", LabelMap(labels, true.spacing, true.affine, dataset.multilabel), like)
-
-
-def _draw_telling(dataset: Dataset, cases: Mapping[str, Case], found: results.CaseValues, predictions: Path, folder: Path) -> None:
-    """The best, the median and the worst case by mean Dice."""
-    with np.errstate(invalid="ignore"):
-        dice = np.array([np.nanmean(row) if not np.isnan(row).all() else np.nan for row in found.values["dice"]])
-    order = np.argsort(dice)[: np.count_nonzero(~np.isnan(dice))]
-    if not len(order):
-        return
-    telling = {order[-1]: "1-best", order[0]: "3-worst", order[len(order) // 2]: "2-median"} if len(order) > 2 else {order[0]: "3-worst", order[-1]: "1-best"}
-    for place, rank in telling.items():
-        name = str(found.case[place])
-        draw(dataset, cases[name], predictions, folder / f"{rank}-{results.safe_name(name)}.png", f"{rank[2:]} case, {name}: Dice {dice[place]:.3f}")

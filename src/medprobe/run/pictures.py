@@ -20,6 +20,17 @@ SLICES = 6
 SEEN = {"R": "right", "A": "front", "S": "head"}
 
 
+def telling(found: results.CaseValues) -> list[tuple[str, int, float]]:
+    """(rank, place, mean Dice) of the best, the median and the worst case by mean Dice."""
+    with np.errstate(invalid="ignore"):
+        dice = np.array([np.nanmean(row) if not np.isnan(row).all() else np.nan for row in found.values["dice"]])
+    order = np.argsort(dice)[: np.count_nonzero(~np.isnan(dice))]
+    if not len(order):
+        return []
+    ranks = {order[-1]: "1-best", order[0]: "3-worst", order[len(order) // 2]: "2-median"} if len(order) > 2 else {order[0]: "3-worst", order[-1]: "1-best"}
+    return [(rank, int(place), float(dice[place])) for place, rank in ranks.items()]
+
+
 def draw(dataset: Dataset, case: Case, predictions: Path, path: Path, title: str) -> None:
     """Image, truth and prediction as one PNG; of a volume slices spread over the extent of the truth."""
     mask = reference(dataset, case.target)

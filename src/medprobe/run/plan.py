@@ -29,6 +29,8 @@ from medprobe.types import Case, Dataset, Source, Task
 
 Progress = Callable[[int, int, str], None]
 PIXELS = "pixels"
+PARTS = ("train", "val", "test")
+WITH_MASKS = ("segmentation", "registration")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,28 @@ class Question:
     def parts(self) -> dict[int | None, splits.Parts]:
         return {fold: splits.parts_of(self.cases, fold, self.task.split_seed) for fold in self.folds}
 
+    def encoder_of(self, loaded: Loaded) -> Any:
+        """What encodes the planes of these cases, None if nothing has to: pairs are described as whole images where that is possible."""
+        return loaded.apart[0] if self.dataset.kind == "registration" else loaded.encoder
+
+    @property
+    def on_pixels(self) -> bool:
+        """Whether the head looks at images alone, so that it runs with the model `pixels` and no other."""
+        return getattr(self.head, "supervised", False) or self.head.needs == {"image"}
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The parts the head looks at: all, unless it says that it learns nothing."""
+        return getattr(self.head, "reads", frozenset(PARTS))
+
+    @cached_property
+    def looked_at(self) -> tuple[Case, ...]:
+        """The cases of these parts, of any fold."""
+        if self.reads == frozenset(PARTS):
+            return self.cases
+        places = {place for parts in self.parts.values() for part in self.reads for place in getattr(parts, part)}
+        return tuple(self.cases[place] for place in sorted(places))
+
     @property
     def grids(self) -> Grids:
         """Which grids the head wants of an encoder: (layers by number, or None; how many at even distances then)."""
@@ -67,7 +91,7 @@ class Question:
     def entries(self, joint_channels: bool) -> dict[tuple[str, str], list[tuple[Entry, tuple[Source, ...]]]]:
         """(case, role) → what is decoded as one: each channel alone, or all channels together for encoders that take any."""
         found = {}
-        for case in self.cases:
+        for case in self.looked_at:
             for role, sources in reading.images(self.task, case).items():
                 groups = [sources] if joint_channels or self.task.channels == "rgb" else [(source,) for source in sources]
                 found[case.id, role] = [(self._entry(group), group) for group in groups]
@@ -120,6 +144,8 @@ class Group:
     """Cells that share one encoder and one way of encoding one dataset."""
 
     loaded: Loaded
+    encoder: Any
+    """What takes the planes; None where nothing does, and cases are looked at as whole images."""
     preprocessing: Preprocessing
     grids: bool
     encoding: Encoding
@@ -216,7 +242,7 @@ def _question(task: Task, dataset: Dataset, request: Request, digests: Digests, 
         everything = splits.with_folds(sorted(dataset.cases(root), key=lambda case: case.id), task.split_seed)
         cases = tuple(splits.limited(everything, request.limit, task.split_seed))
         found = digests.of(paths_of(cases), progress)
-        masks = Masks(dataset) if dataset.kind == "segmentation" else None
+        masks = Masks(dataset) if dataset.kind in WITH_MASKS else None
     options = options_of(default, task, request)
     for setting in sorted({"task.main", "task.monitor"} & set(request.settings)):
         known_scores = results.score_keys(dataset, "case" if setting == "task.monitor" else dataset.unit)
@@ -233,13 +259,14 @@ def _question(task: Task, dataset: Dataset, request: Request, digests: Digests, 
 
 def _check_masks(dataset: Dataset, cases: Sequence[Case]) -> None:
     """CaseError for masks that do not lie on their images, as far as headers say; the count and the first."""
-    if dataset.kind not in ("segmentation", "instances"):
+    if dataset.kind not in ("segmentation", "instances", "registration"):
         return
     wrong = []
     for case in cases:
         if case.target is not None:
             try:
-                check_on_image(dataset, case, case.target)
+                for role, sources in case.target.items() if isinstance(case.target, Mapping) else [("image", case.target)]:
+                    check_on_image(dataset, case, sources, role)
             except CaseError as error:
                 wrong.append(str(error))
     if wrong:
@@ -287,8 +314,8 @@ def _notes(question: Question) -> list[str]:
 def _check_cells(questions: Sequence[Question], request: Request, faults: Faults) -> None:
     for question in questions:
         name, dataset = question.task.name, question.dataset
-        if getattr(question.head, "supervised", False) and PIXELS not in request.model.split(","):
-            faults.found.append(RequestError(f"{name}: {question.task.head} is trained on the planes themselves, so it runs with the model {PIXELS}, found {request.model}; add {PIXELS} to --model"))
+        if question.on_pixels and PIXELS not in request.model.split(","):
+            faults.found.append(RequestError(f"{name}: {question.task.head} looks at the planes themselves, so it runs with the model {PIXELS}, found {request.model}; add {PIXELS} to --model"))
         with faults.collected():
             shared = splits.shared_patients(question.cases)
             if shared and dataset.official_leak is None:
@@ -332,15 +359,18 @@ def _grouped(questions: Sequence[Question], loaded: Sequence[Loaded], request: R
     stems: dict[str, Mapping[str, Any]] = {}
     for one in loaded:
         for question in questions:
-            if one.grids != question.grids or (one.spec != PIXELS and getattr(question.head, "supervised", False)):
+            if one.grids != question.grids or (one.spec != PIXELS and question.on_pixels):
                 continue
             with faults.collected():
-                if hasattr(one.encoder, "features_of"):
+                encoder = question.encoder_of(one) if "grid" in question.head.needs or question.dataset.kind != "registration" else None
+                if hasattr(encoder, "features_of"):
                     preprocessing, grids = Preprocessing(question.task.window, None), False
                     _check_covered(one, question)
+                elif encoder is None:
+                    preprocessing, grids = Preprocessing(question.task.window, None), False
                 else:
-                    preprocessing, grids = preprocessing_of(question, one.encoder), "grid" in question.head.needs
-                facts = encoding_facts(one.encoder, preprocessing, grids, request.precision)
+                    preprocessing, grids = preprocessing_of(question, encoder), "grid" in question.head.needs
+                facts = encoding_facts(encoder or one.encoder, preprocessing, grids, request.precision)
                 size = preprocessing.size[0] if preprocessing.size else None
                 folds = question.folds if request.folds is None else [fold for fold in question.folds if fold in request.folds]
                 cells = [Cell(one, question, seed, fold, size, request.precision, request.limit) for seed in one.seeds for fold in folds]
@@ -353,9 +383,9 @@ def _grouped(questions: Sequence[Question], loaded: Sequence[Loaded], request: R
                 if not todo:
                     continue
                 encoding = Encoding(cache, facts)
-                place = (id(one), encoding.key, id(question.cases), question.task.axis, question.task.stride)
+                place = (id(one), encoder is None, encoding.key, id(question.cases), question.reads, question.task.axis, question.task.stride)
                 if place not in collected:
-                    collected[place] = {"loaded": one, "preprocessing": preprocessing, "grids": grids, "encoding": encoding, "question": question, "cells": []}
+                    collected[place] = {"loaded": one, "encoder": encoder, "preprocessing": preprocessing, "grids": grids, "encoding": encoding, "question": question, "cells": []}
                 collected[place]["cells"] += todo
     groups: list[Group] = []
     for parts in collected.values():
@@ -377,7 +407,7 @@ def why_streamed(group: Group, request: Request, cache: Path, planned: int = 0) 
 
 
 def _check_covered(one: Loaded, question: Question) -> None:
-    absent = [case.id for case in question.cases if case.target is not None and not one.encoder.covers(case.id)]
+    absent = [case.id for case in question.looked_at if case.target is not None and not one.encoder.covers(case.id)]
     if absent:
         raise MissingError(f"{one.name}: expected features of the {len(question.cases)} cases of {question.dataset.name}, found none for {len(absent)} (first {', '.join(absent[:3])}); add them, named by case id")
 
@@ -387,14 +417,14 @@ def group_of(loaded: Loaded, question: Question, request: Request, cache: Path, 
     preprocessing, grids = preprocessing_of(question, loaded.encoder), only is not None or "grid" in question.head.needs
     encoding = Encoding(cache, encoding_facts(loaded.encoder, preprocessing, grids, request.precision))
     question = question if only is None else replace(question, cases=(only,))
-    return _group(loaded, preprocessing, grids, encoding, question, [], request)
+    return _group(loaded, loaded.encoder, preprocessing, grids, encoding, question, [], request)
 
 
-def _group(loaded: Loaded, preprocessing: Preprocessing, grids: bool, encoding: Encoding, question: Question, cells: list[Cell], request: Request) -> Group:
+def _group(loaded: Loaded, encoder: Any, preprocessing: Preprocessing, grids: bool, encoding: Encoding, question: Question, cells: list[Cell], request: Request) -> Group:
     entries: dict[str, Entry] = {}
     sources: dict[str, tuple[Source, ...]] = {}
-    if not hasattr(loaded.encoder, "features_of"):
-        for group in question.entries(loaded.encoder.channels is None).values():
+    if encoder is not None and not hasattr(encoder, "features_of"):
+        for group in question.entries(encoder.channels is None).values():
             for entry, channels in group:
                 entries[entry.key] = entry
                 sources.setdefault(entry.key, channels)
@@ -403,5 +433,5 @@ def _group(loaded: Loaded, preprocessing: Preprocessing, grids: bool, encoding: 
     cost = (0, 0.0)
     if missing:
         made = sum(map(len, windows_of(sources[missing[0]], preprocessing.window)))
-        cost = measure(loaded.encoder, preprocessing, grids, made)
-    return Group(loaded, preprocessing, grids, encoding, entries, sources, missing, *cost, tuple(cells), question.dataset.name)
+        cost = measure(encoder, preprocessing, grids, made)
+    return Group(loaded, encoder, preprocessing, grids, encoding, entries, sources, missing, *cost, tuple(cells), question.dataset.name)

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from medprobe.errors import CaseError, RequestError
 from medprobe.features.samples import EncodedSamples
+from medprobe.imaging import formats
 from medprobe.imaging.formats import count_planes
-from medprobe.imaging.labels import LabelMap
+from medprobe.imaging.labels import APART, LabelMap, corners_apart
 from medprobe.imaging.recipes import windows_of, with_windows
 from medprobe.imaging.resample import turned_array, turned_grid
 from medprobe.types import Axis, Case, Dataset, Source, Task
@@ -18,8 +20,29 @@ Decoder = Callable[[Any], Any]
 
 
 def images(task: Task, case: Case) -> Mapping[str, tuple[Source, ...]]:
-    """The images of a case as this task reads them, by role; a file that cannot be read is met when it is decoded."""
-    return {role: tuple(_asked(task, source) for source in with_windows(sources, task.window)) for role, sources in case.images.items()}
+    """The images of a case as this task reads them, by role; a file that cannot be read is met when it is decoded.
+
+    The moving image of a pair is read on the grid of the fixed one, where both say where their voxels lie and these differ.
+    """
+    found = {role: tuple(_asked(task, source) for source in with_windows(sources, task.window)) for role, sources in case.images.items()}
+    if "moving" in found and (grid := _fixed_grid(found["fixed"][0], found["moving"][0])) is not None:
+        found["moving"] = tuple(replace(source, grid=grid) for source in found["moving"])
+    return found
+
+
+def _fixed_grid(fixed: Source, moving: Source) -> Path | None:
+    """The file on whose voxels the moving image must be laid; None where they lie alike, or nobody can say."""
+    if fixed.grid is not None or moving.grid is not None:
+        return None
+    try:
+        grids = [formats.grid(source) for source in (fixed, moving)]
+    except CaseError:
+        return None
+    there, here = grids
+    if there is None or here is None or there.affine is None or here.affine is None:
+        return None
+    alike = there.shape == here.shape and corners_apart(there.shape, here.affine, there.affine) <= APART
+    return None if alike else fixed.path
 
 
 def _asked(task: Task, source: Source) -> Source:

@@ -1,15 +1,16 @@
 """The masks that dense predictions are held against: read as the dataset describes them, with the unit of distances."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from medprobe.errors import CaseError
 from medprobe.imaging import arrays, formats
-from medprobe.imaging.labels import APART, MEMBER, LabelMap, corners_apart, read_labels
-from medprobe.types import Case, Dataset, Source
+from medprobe.imaging.labels import APART, MEMBER, LabelMap, corners_apart, read_labels, resample_nearest
+from medprobe.types import Case, Dataset, Lattice, Source
 
 Spacing = tuple[float, float, float]
 
@@ -30,29 +31,48 @@ class Masks:
         self._dataset = dataset
         self._kept: dict[Sequence[Source], tuple[bytes, LabelMap]] = {}
 
-    def read(self, sources: Sequence[Source]) -> None:
-        """Read a mask that is not read yet. CaseError: it is not understood."""
-        if sources not in self._kept:
+    def read(self, sources: Sequence[Source] | Mapping[str, Sequence[Source]]) -> None:
+        """Read a mask, or those of a pair, if they are not read yet. CaseError: it is not understood."""
+        if isinstance(sources, Mapping):
+            for each in sources.values():
+                self.read(each)
+        elif sources not in self._kept:
             mask = reference(self._dataset, sources)
             like = replace(mask, labels=np.broadcast_to(np.zeros((), mask.labels.dtype), mask.labels.shape))
             self._kept[sources] = zlib.compress(mask.labels.tobytes(), 1), like
 
-    def __call__(self, sources: Sequence[Source]) -> LabelMap:
+    def __call__(self, sources: Sequence[Source] | Mapping[str, Sequence[Source]]) -> Any:
+        """A LabelMap; of a pair one by role, the moving labels on the fixed grid. CaseError: they cannot be laid on it."""
+        if isinstance(sources, Mapping):
+            fixed, moving = (self(sources[role]) for role in ("fixed", "moving"))
+            return {"fixed": fixed, "moving": on_fixed(moving, fixed)}
         self.read(sources)
         packed, like = self._kept[sources]
         return replace(like, labels=np.frombuffer(bytearray(zlib.decompress(packed)), like.labels.dtype).reshape(like.labels.shape))
 
 
-def check_on_image(dataset: Dataset, case: Case, sources: Sequence[Source]) -> None:
-    """CaseError where image and mask both say where they lie, and have other shapes or places, or where only one says so and is
-    turned when it is read; by their headers alone."""
-    pair = [Source(source.grid) if source.grid is not None else source for source in (*case.images.get("image", ())[:1], *sources[:1])]
+def on_fixed(moving: LabelMap, fixed: LabelMap) -> LabelMap:
+    """Moving labels on the grid of the fixed ones, nearest. CaseError: other shapes, and nothing says where they lie."""
+    if moving.affine is not None and fixed.affine is not None:
+        return resample_nearest(moving, fixed, "moving labels")
+    if moving.shape != fixed.shape:
+        raise CaseError(f"expected moving labels of the shape of the fixed ones, {fixed.shape}, found {moving.shape} without affines; resample them onto the fixed grid")
+    return moving
+
+
+def check_on_image(dataset: Dataset, case: Case, sources: Sequence[Source], role: str = "image") -> None:
+    """CaseError where the image of a role and its mask both say where they lie, and have other shapes or places, or where only one says so and is
+    turned when it is read; by their headers alone. Where planes are divided evenly their sizes alone must agree."""
+    images = case.images.get(role, ())[:1]
+    pair = [_lain(source) for source in (*images, *sources[:1])]
     if len(pair) < 2 or pair[0].path == pair[1].path:
         return
     try:
         image, mask = (_grid(source) for source in pair)
     except Exception:  # what cannot be read is named where it is read
         return
+    if images[0].divided:
+        image, mask = (one and one._replace(affine=np.eye(4), turned=False) for one in (image, mask))
     known = [one for one in (image, mask) if one is not None and one.affine is not None]
     if len(known) == 1 and known[0].turned:
         placed, other = (pair[0], pair[1]) if known[0] is image else (pair[1], pair[0])
@@ -64,6 +84,13 @@ def check_on_image(dataset: Dataset, case: Case, sources: Sequence[Source]) -> N
     if apart > APART:
         found = f"it {apart:.3g} voxels away" if alike else f"shape {' x '.join(map(str, mask.shape))} beside {' x '.join(map(str, image.shape))}"
         raise CaseError(f"{case.id}: expected the mask {pair[1].path.name} on the grid of its image {pair[0].path.name}, found {found}; correct the reference")
+
+
+def _lain(source: Source) -> Source:
+    """Whose header says where a source lies: the file on whose grid it is read, else its own. A lattice follows from that."""
+    if isinstance(source.grid, Lattice):
+        return Source(source.path, source.member)
+    return source if source.grid is None else Source(source.grid)
 
 
 def in_millimetres(dataset: Dataset, cases: Sequence[Case]) -> bool:
@@ -84,6 +111,8 @@ def _grid(source: Source) -> formats.Grid | None:
 
 def _holds_spacing(source: Source) -> bool:
     """Formats that always do are not opened."""
+    if isinstance(source.grid, Lattice):
+        return source.grid.spacing is not None
     try:
         kind = formats.identify(source.path)
         found = _grid(source) if kind == "arrays" else None

@@ -3,10 +3,9 @@
     plan → for each encoder and dataset: features (kept) → for each cell: fit → predict → score → result
 """
 
-import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,19 @@ from typing import Any
 import numpy as np
 
 from medprobe.errors import CaseError, MedprobeError
-from medprobe.features.bank import Bank, StoredBank, StreamedBank
-from medprobe.features.encode import Pipeline
-from medprobe.features.reduce import reduce_named
-from medprobe.features.samples import EncodedSamples, Item
+from medprobe.features.bank import Bank
+from medprobe.features.samples import EncodedSamples
 from medprobe.metrics import stats
 from medprobe.metrics.measure import Measure
+from medprobe.run import fields, reading, results
 from medprobe.run import maps as mapping
 from medprobe.run import plan as planning
-from medprobe.run import reading, results
+from medprobe.run.encoded import open_bank, readable, samples_of
 from medprobe.run.loading import child_seed, device_of
 from medprobe.run.plan import Cell, Group, Plan, Question
 from medprobe.run.references import in_millimetres
 from medprobe.run.request import Request
-from medprobe.types import Case, Context, Features, State
+from medprobe.types import Context, State
 
 Progress = Callable[[int, int, str], None]
 CELL_FAILURES = (MedprobeError, OSError, MemoryError, RuntimeError, ArithmeticError, ValueError)
@@ -74,7 +72,7 @@ def _read_masks(question: Question, progress: Progress) -> None:
     if question.masks is None:
         return
     wrong = []
-    labelled = [case for case in question.cases if case.target is not None]
+    labelled = [case for case in question.looked_at if case.target is not None]
     for number, case in enumerate(labelled):
         try:
             question.masks.read(case.target)
@@ -120,74 +118,6 @@ def _fail(cell: Cell, request: Request, error: BaseException, outcome: Outcome) 
         outcome.failed[path] += f" (and the result could not be written: {full})"
 
 
-def open_bank(group: Group, request: Request, cache: Path, progress: Progress) -> Bank:
-    """The features of a group: from the store, completing it; or streamed where they exceed the budget."""
-    if hasattr(group.loaded.encoder, "features_of"):
-        return GivenBank(group.loaded.encoder)
-    batch = request.batch_size or (16 if device_of(request.device) == "cpu" else 128)
-    workers = min(2, os.cpu_count() or 1) if group.missing_planes > 4 * batch else 0
-    pipeline = Pipeline(group.loaded.encoder, group.preprocessing, group.grids, batch, workers)
-    entries = list(group.entries.values())
-    if planning.why_streamed(group, request, cache):
-        return StreamedBank(pipeline, group.sources, entries, progress, request.max_ram)
-    try:
-        return StoredBank(group.encoding, pipeline, group.sources, entries, progress)
-    except OSError as error:
-        raise MedprobeError(f"{cache}: features could not be written ({error.strerror or error}); what was written is kept: free space, choose another --cache, or lower --cache-budget, and run the same command again") from error
-
-
-class GivenBank:
-    """Features made elsewhere, by case id."""
-
-    def __init__(self, encoder: Any) -> None:
-        self._encoder = encoder
-        self.unreadable: Mapping[str, str] = {}
-
-    def features(self, key: str) -> Features:
-        return self._encoder.features_of(key)
-
-
-def samples_of(question: Question, group: Group, bank: Bank, indices: Sequence[int], shared: dict[tuple, np.ndarray]) -> EncodedSamples:
-    """The samples of one part, as a head sees them; planes are samples of their own where the dataset scores planes."""
-    joint = group.loaded.encoder.channels is None
-    given = hasattr(group.loaded.encoder, "features_of")
-    entries = {} if given else question.entries(joint)
-    items: list[Item] = []
-    for index in indices:
-        case = question.cases[index]
-        keys = {role: (case.id,) if given else tuple(entry.key for entry, _ in entries[case.id, role]) for role in case.images}
-        items += _items(replace(case, images=reading.images(question.task, case)) if "image" in question.head.needs else case, keys, question)
-    needs = question.head.needs
-    return EncodedSamples(items, bank, question.task.window, question.task.planes, "image" in needs, reduce_named(question.task.reduce), reading.decoder(question.task, question.masks), vectors=shared)
-
-
-def _items(case: Case, keys: Mapping[str, tuple[str, ...]], question: Question) -> list[Item]:
-    if question.dataset.unit == "case":
-        return [Item(case.id, case.patient, keys, case.images, case.target)]
-    return [
-        Item(f"{case.id}/{plane:06d}", case.patient, keys, case.images, target, plane)
-        for plane, target in enumerate(case.target)
-        if target is not None
-    ]
-
-
-def _readable(question: Question, group: Group, bank: Bank, request: Request) -> tuple[set[int], list[str]]:
-    """Positions of the cases that can be used, and a sentence per case that cannot. Too many fail the cell."""
-    unreadable: list[str] = []
-    good: set[int] = set()
-    entries = question.entries(group.loaded.encoder.channels is None) if bank.unreadable else {}
-    for index, case in enumerate(question.cases):
-        reasons = [bank.unreadable[entry.key] for role in case.images for entry, _ in entries.get((case.id, role), []) if entry.key in bank.unreadable]
-        if reasons:
-            unreadable.append(f"{case.id}: {reasons[0]}")
-        else:
-            good.add(index)
-    if len(unreadable) > request.skip_unreadable:
-        shown = "; ".join(unreadable[:3])
-        raise CaseError(f"{len(unreadable)} of {len(question.cases)} cases cannot be read ({shown}); mend or remove these files, or allow them with --skip-unreadable {len(unreadable)}")
-    return good, unreadable
-
-
 @dataclass
 class _Checkpoint:
     """Where a long fit keeps its progress, beside the results; removed when the cell is done. `key` is the cell's: what was
@@ -214,16 +144,16 @@ class _Checkpoint:
 def _run_cell(cell: Cell, group: Group, bank: Bank, shared: dict[tuple, np.ndarray], request: Request, before: Mapping[str, float], progress: Progress) -> list[str]:
     """Fit, predict, score and write one result; returns its warnings."""
     question, dataset, task = cell.question, cell.question.dataset, cell.question.task
-    good, unreadable = _readable(question, group, bank, request)
+    good, unreadable = readable(question, group, bank, request)
     parts = question.parts[cell.fold]
     train, val, test = (
         samples_of(question, group, bank, [index for index in part if index in good], shared)
         for part in (parts.train, parts.val, parts.test)
     )
-    if not len(train) or not len(test):
+    if ("train" in question.reads and not len(train)) or not len(test):
         raise MedprobeError(f"{task.name}: no readable case is left to {'train' if not len(train) else 'test'}; mend the unreadable files")
     warnings: list[str] = []
-    if parts.validation.startswith("none"):
+    if "val" in question.reads and parts.validation.startswith("none"):
         warnings.append("no validation part: too few training patients")
     checkpoint = _Checkpoint(request.out / "checkpoints" / f"{cell.stem}.safetensors", results.key_of(cell.facts), _once(warnings))
 
@@ -234,11 +164,11 @@ def _run_cell(cell: Cell, group: Group, bank: Bank, shared: dict[tuple, np.ndarr
 
     maps = dataset.kind in results.DENSE
     ctx = Context(
-        seed=child_seed(cell.seed, f"head fold {cell.fold}"), classes=dataset.classes, multilabel=dataset.multilabel,
+        seed=child_seed(cell.seed, f"head fold {cell.fold}"), classes=dataset.classes, multilabel=dataset.multilabel, dims=dataset.dims,
         pooling=task.pooling, device=device_of(request.device), precision=request.precision, max_ram=request.max_ram,  # type: ignore[arg-type]
-        monitor=mapping.monitor_of(dataset) if maps else monitor, checkpoint=checkpoint, progress=progress, warn=warnings.append,
+        monitor=(fields if dataset.kind == "registration" else mapping).monitor_of(dataset) if maps else monitor, checkpoint=checkpoint, progress=progress, warn=warnings.append,
     )  # fmt: skip
-    if not maps and task.pooling != "patch_mean" and not hasattr(group.loaded.encoder, "features_of"):
+    if not maps and task.pooling != "patch_mean" and not hasattr(group.encoder, "features_of"):
         ctx = _with_pooling(ctx, bank, train, warnings)
     seconds = dict(before)
     begin = time.perf_counter()
@@ -297,13 +227,17 @@ def _predicted_table(cell: Cell, state: State, val: EncodedSamples, test: Encode
 
 
 def _predicted_maps(cell: Cell, state: State, val: EncodedSamples, test: EncodedSamples, ctx: Context, out: Path, header: dict[str, Any]) -> Measure:
-    """Label maps of test, a file each; their values per case, saved as a table. The header takes the unit of distances."""
+    """Label maps or displacements of test, a file each; their values per case, saved as a table. The header takes the unit of distances."""
     question, dataset = cell.question, cell.question.dataset
     classes = results.scored_classes(dataset.kind, dataset.classes, dataset.multilabel)
     millimetres = in_millimetres(dataset, [case for case in question.cases if case.target is not None])
     header["task"]["distance_unit"] = "mm" if millimetres else "px"
     cases = {case.id: case for case in question.cases}
-    values = mapping.measured(dataset, cases, *reading.as_stored(question.task, question.head.predict(state, test, ctx), test), out, cell.stem, millimetres, ctx.progress)
+    predicted = question.head.predict(state, test, ctx)
+    if dataset.kind == "registration":
+        values = fields.measured(question.task, dataset, cases, predicted, test.bare(), out, cell.stem, millimetres, ctx.progress)
+    else:
+        values = mapping.measured(dataset, cases, *reading.as_stored(question.task, predicted, test.bare()), out, cell.stem, millimetres, ctx.progress)
     values.save(out / "results" / cell.stem, classes)
     return values.measure(classes, header["task"]["distance_unit"])
 

@@ -14,7 +14,7 @@ from medprobe.imaging import displacements, formats
 from medprobe.imaging.labels import LabelMap, check_geometry, read_labels, resample_nearest
 from medprobe.metrics import dense
 from medprobe.run import results
-from medprobe.run.references import check_on_image, in_millimetres, reference, spacing_of
+from medprobe.run.references import check_on_image, in_millimetres, on_fixed, reference, spacing_of
 from medprobe.types import Case, Dataset, Source
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".tiff", ".h5", ".npz")
@@ -100,7 +100,7 @@ def _of_case(dataset: Dataset, case: Case, files: Sequence[Path], resample: bool
     check_on_image(dataset, case, case.target)
     true = reference(dataset, case.target)
     pred = _prediction(dataset, files, true.affine is None, by_values)
-    if pred.affine is None and true.affine is not None and _is_turned(case.target[0].path):
+    if pred.affine is None and true.affine is not None and _is_turned(case.target[0]):
         raise RequestError(f"{files[0]}: expected a prediction with an affine, since the reference {case.target[0].path.name} is not stored along right, anterior, superior, found none; write it as .nii.gz with the affine of the image")
     if resample:
         pred = resample_nearest(pred, true, str(files[0]))
@@ -111,9 +111,9 @@ def _of_case(dataset: Dataset, case: Case, files: Sequence[Path], resample: bool
     return dense.segmentation_case(pred.labels, true.labels, len(dataset.classes), axes, multilabel=dataset.multilabel, volumes=spaced, regions=results.regions_of(dataset))
 
 
-def _is_turned(path: Path) -> bool:
-    """Whether a file's voxels are turned when it is read, so that an array without affine cannot be laid on it."""
-    grid = formats.grid(Source(path))
+def _is_turned(source: Source) -> bool:
+    """Whether the voxels of a source are turned when it is read, so that an array without affine cannot be laid on it."""
+    grid = formats.grid(source)
     return grid is not None and grid.turned
 
 
@@ -147,13 +147,13 @@ def _of_pair(dataset: Dataset, case: Case, file: Path, spaced: bool) -> dense.Va
     """The moving labels, on the fixed grid if their own differs, warped by the displacement and held against the fixed ones."""
     fixed, moving = (reference(dataset, case.target[role]) for role in ("fixed", "moving"))
     placed = {role: labels.affine is not None for role, labels in (("fixed", fixed), ("moving", moving))}
-    turned = [role for role in placed if placed[role] and _is_turned(case.target[role][0].path)]
+    turned = [role for role in placed if placed[role] and _is_turned(case.target[role][0])]
     if turned and (not all(placed.values()) or not file.name.lower().endswith((".nii", ".nii.gz"))):
         raise RequestError(f"{case.id}: expected masks and displacement all with affines, since {turned[0]} is not stored along right, anterior, superior, found {'a displacement' if all(placed.values()) else 'a mask'} without; write them as .nii.gz")
-    if moving.affine is not None and fixed.affine is not None:
-        moving = resample_nearest(moving, fixed, f"{case.id}: moving labels")
-    elif moving.shape != fixed.shape:
-        raise RequestError(f"{case.id}: expected moving labels of the shape of the fixed ones, {fixed.shape}, found {moving.shape} without affines; resample them onto the fixed grid")
+    try:
+        moving = on_fixed(moving, fixed)
+    except CaseError as error:
+        raise RequestError(f"{case.id}: {error}") from None
     field = displacements.read_displacement(Source(file), dims=dataset.dims, fixed=fixed)
     axes = spacing_of(case, fixed, dataset.dims, spaced)
     return dense.registration_case(field, np.maximum(moving.labels, 0), fixed.labels, len(dataset.classes), axes)

@@ -21,10 +21,10 @@ from medprobe.metrics.dense import foreground
 from medprobe.registry import HEADS, did_you_mean
 from medprobe.run import panels, pictures, reading, results
 from medprobe.run import plan as planning
+from medprobe.run.encoded import open_bank
 from medprobe.run.loading import Loaded, load_models
 from medprobe.run.plan import Question
 from medprobe.run.request import Request, check_options, default_cache
-from medprobe.run.run import open_bank
 from medprobe.tasks.suites import DEFAULT_HEAD, tasks_named, with_settings
 from medprobe.types import Case, Dataset, Features, Image, Sample
 

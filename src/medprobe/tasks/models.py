@@ -115,6 +115,8 @@ NAMED: dict[str, NamedModel] = {
                    "(conv1, bn1, layer1.0.conv1, …) and give it with --weights FILE"),
         NamedModel("pixels", "pixels", note="control: the plane itself, at 32x32 as a vector"),
         NamedModel("mean-rgb", "mean-rgb", note="control: the mean colour"),
+        NamedModel("anatomix", "anatomix", "MIT", False, "https://github.com/neel-dey/anatomix", (), "3D U-Net, 16 features of every voxel; official anatomix.pth: --weights FILE"),
+        NamedModel("mind", "mind", "Apache-2.0", False, "https://doi.org/10.1007/978-3-642-40811-3_24", (), "self-similarity descriptors of every voxel; no weights"),
     )
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ from medprobe.metrics.thresholds import RULES
 from medprobe.registry import DATASETS, HEADS, TASKS, did_you_mean
 from medprobe.types import Dataset, Task
 
-DEFAULT_HEAD: Mapping[tuple[str, int], str] = {("classification", 2): "logreg", ("classification", 3): "logreg", ("segmentation", 2): "conv2d", ("segmentation", 3): "conv3d"}
+DEFAULT_HEAD: Mapping[tuple[str, int], str] = {("classification", 2): "logreg", ("classification", 3): "logreg", ("segmentation", 2): "conv2d", ("segmentation", 3): "conv3d", ("registration", 2): "convexadam", ("registration", 3): "convexadam"}
 """The head of a manifest that is named without one."""
 PREDICTIONS = "predictions"
 """Stands where the head is in the name of a task whose predictions were made elsewhere."""
@@ -103,9 +103,15 @@ def default_task(dataset: Dataset, head: str) -> Task:
         for _, task in TASKS.items():
             if task.dataset == dataset.name:
                 supervised = head in HEADS and getattr(HEADS.get(head), "supervised", False)
-                return replace(task, head=head, head_config={}, table=task.table if supervised else None)
+                return replace(task, head=head, head_config={}, reduce=_reduce(head, task.reduce), table=task.table if supervised else None)
     main = MAIN.get(dataset.kind, "auroc")
-    return Task(dataset.name, head, window=dataset.recipe, main=main, monitor=main)
+    return Task(dataset.name, head, window=dataset.recipe, reduce=_reduce(head, None), main=main, monitor=main)
+
+
+def _reduce(head: str, otherwise: str | None) -> str | None:
+    """The reduction that a head of pairs wants of an encoder's maps, which it may not."""
+    one = HEADS.get(head) if head in HEADS else None
+    return getattr(one, "reduce", None) if "registration" in getattr(one, "kinds", ()) else otherwise
 
 
 def with_settings(task: Task, settings: Mapping[str, Any]) -> Task:
@@ -130,7 +136,7 @@ def with_settings(task: Task, settings: Mapping[str, Any]) -> Task:
 CHOICES: Mapping[str, Sequence[str]] = {
     "fit_rule": ("squash", "pad", "crop"), "resize": ("bicubic", "bilinear", "area"),
     "pooling": ("cls", "patch_mean", "cls_patch_mean"), "planes": ("mean", "max"),
-    "channels": ("late", "rgb"), "axis": ("axial", "coronal", "sagittal"), "threshold": RULES,
+    "channels": ("late", "rgb"), "axis": ("axial", "coronal", "sagittal"), "warp": ("nearest", "linear"), "threshold": RULES,
 }  # fmt: skip
 
 

@@ -1,0 +1,118 @@
+"""The cases of a question as its head sees them: features from the store, streamed or given, and whole images."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medprobe.errors import CaseError, MedprobeError
+from medprobe.features.bank import Bank, StoredBank, StreamedBank
+from medprobe.features.encode import Pipeline
+from medprobe.features.reduce import reduce_named
+from medprobe.features.samples import EncodedSamples, Item
+from medprobe.imaging import recipes
+from medprobe.run import plan as planning
+from medprobe.run import reading
+from medprobe.run.loading import device_of
+from medprobe.run.plan import Group, Question
+from medprobe.run.request import Request
+from medprobe.types import Case, Features
+
+Progress = Callable[[int, int, str], None]
+
+
+def open_bank(group: Group, request: Request, cache: Path, progress: Progress) -> Bank:
+    """The features of a group: from the store, completing it; or streamed where they exceed the budget."""
+    if hasattr(group.encoder, "features_of"):
+        return GivenBank(group.encoder)
+    if group.encoder is None:
+        return ImageBank(group, progress)
+    batch = request.batch_size or (16 if device_of(request.device) == "cpu" else 128)
+    workers = min(2, os.cpu_count() or 1) if group.missing_planes > 4 * batch else 0
+    pipeline = Pipeline(group.encoder, group.preprocessing, group.grids, batch, workers)
+    entries = list(group.entries.values())
+    if planning.why_streamed(group, request, cache):
+        return StreamedBank(pipeline, group.sources, entries, progress, request.max_ram)
+    try:
+        return StoredBank(group.encoding, pipeline, group.sources, entries, progress)
+    except OSError as error:
+        raise MedprobeError(f"{cache}: features could not be written ({error.strerror or error}); what was written is kept: free space, choose another --cache, or lower --cache-budget, and run the same command again") from error
+
+
+class GivenBank:
+    """Features made elsewhere, by case id."""
+
+    def __init__(self, encoder: Any) -> None:
+        self._encoder = encoder
+        self.unreadable: Mapping[str, str] = {}
+
+    def features(self, key: str) -> Features:
+        return self._encoder.features_of(key)
+
+
+class ImageBank:
+    """No features: cases are looked at as whole images, each of which is read once to know that it can be."""
+
+    def __init__(self, group: Group, progress: Progress) -> None:
+        self.unreadable: dict[str, str] = {}
+        questions = {id(cell.question): cell.question for cell in group.cells}
+        entries = {entry.key: sources for question in questions.values() for each in question.entries(True).values() for entry, sources in each}
+        for number, (key, sources) in enumerate(entries.items()):
+            try:
+                recipes.image(sources, group.preprocessing.window)
+            except CaseError as error:
+                self.unreadable[key] = str(error)
+            progress(number + 1, len(entries), "reading images")
+
+    def features(self, key: str) -> Features:
+        raise MedprobeError("expected an encoder of planes, found none; name one")
+
+
+def samples_of(question: Question, group: Group, bank: Bank, indices: Sequence[int], shared: dict[tuple, np.ndarray]) -> EncodedSamples:
+    """The samples of one part, as a head sees them; planes are samples of their own where the dataset scores planes."""
+    given, needs = hasattr(group.encoder, "features_of"), question.head.needs
+    entries = {} if given or group.encoder is None else question.entries(group.encoder.channels is None)
+    describe = group.loaded.apart[1] if question.dataset.kind == "registration" and "grid" in needs else ()
+    images = "image" in needs or (question.task.reduce or "").endswith("foreground")
+    items: list[Item] = []
+    for index in indices:
+        case = question.cases[index]
+        keys = {} if group.encoder is None else {role: (case.id,) if given else tuple(entry.key for entry, _ in entries[case.id, role]) for role in case.images}
+        items += _items(replace(case, images=reading.images(question.task, case)) if images or describe else case, keys, question)
+    return EncodedSamples(
+        items, bank, question.task.window, question.task.planes, images, reduce_named(question.task.reduce), reading.decoder(question.task, question.masks),
+        describe, question.dataset.dims, vectors=shared,
+    )  # fmt: skip
+
+
+def _items(case: Case, keys: Mapping[str, tuple[str, ...]], question: Question) -> list[Item]:
+    if question.dataset.unit == "case":
+        return [Item(case.id, case.patient, keys, case.images, case.target)]
+    return [
+        Item(f"{case.id}/{plane:06d}", case.patient, keys, case.images, target, plane)
+        for plane, target in enumerate(case.target)
+        if target is not None
+    ]
+
+
+def readable(question: Question, group: Group, bank: Bank, request: Request) -> tuple[set[int], list[str]]:
+    """Positions of the cases that can be used, and a sentence per case that cannot. Too many fail the cell."""
+    unreadable: list[str] = []
+    good: set[int] = set()
+    entries = question.entries(group.encoder is None or group.encoder.channels is None) if bank.unreadable else {}
+    looked_at = {case.id for case in question.looked_at}
+    for index, case in enumerate(question.cases):
+        if case.id not in looked_at:
+            continue
+        reasons = [bank.unreadable[entry.key] for role in case.images for entry, _ in entries.get((case.id, role), []) if entry.key in bank.unreadable]
+        if reasons:
+            unreadable.append(f"{case.id}: {reasons[0]}")
+        else:
+            good.add(index)
+    if len(unreadable) > request.skip_unreadable:
+        shown = "; ".join(unreadable[:3])
+        raise CaseError(f"{len(unreadable)} of {len(question.cases)} cases cannot be read ({shown}); mend or remove these files, or allow them with --skip-unreadable {len(unreadable)}")
+    return good, unreadable

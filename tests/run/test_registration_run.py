@@ -1,0 +1,132 @@
+"""Registration by the command line: pairs of pictures and volumes through run, score, report, compare and show."""
+
+import json
+import shutil
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+PAIRS = 8
+
+
+def _ring(shape: tuple[int, ...], radius: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """An image of a bright disk or ball in a textured field, and its label."""
+    places = np.indices(shape) - (np.array(shape).reshape(-1, *[1] * len(shape)) - 1) / 2
+    inside = (places**2).sum(axis=0) < radius**2
+    image = gaussian_filter(90.0 * inside + 10 * rng.random(shape), 1.0) + 40
+    return image.astype(np.uint8), inside.astype(np.uint8)
+
+
+def write_pairs(home: Path, dims: int) -> None:
+    """Disks of 8 pixels that shrink to 6, of eight patients; volumes lie on grids that differ by half a voxel and are turned."""
+    rng, rows = np.random.default_rng(1), []
+    for number in range(PAIRS):
+        part = "train" if number < 3 else "val" if number < 5 else "test"
+        files = []
+        for role, radius in (("fixed", 6.0), ("moving", 8.0)):
+            image, label = _ring((32, 32) if dims == 2 else (12, 32, 32), radius, rng)
+            for kind, array in (("", image), ("_target", label)):
+                if dims == 2:
+                    name = f"{number}.{role}{kind}.png"
+                    Image.fromarray(array).save(home / name)
+                else:
+                    name = f"{number}.{role}{kind}.nii.gz"
+                    affine = np.diag([-1.0, 1, 2, 1]) if role == "moving" else np.diag([1.0, 1, 2, 1])
+                    affine[0, 3] = 31.5 if role == "moving" else 0.0
+                    nibabel.save(nibabel.Nifti1Image(array.transpose(2, 1, 0), affine), home / name)
+                files.append((role + kind, name))
+        by = dict(files)
+        rows.append(",".join([f"c{number}", f"p{number}", part, *(by[key] for key in ("fixed", "moving", "fixed_target", "moving_target"))]))
+    (home / "cases.csv").write_text("\n".join(["id,patient,split,fixed,moving,fixed_target,moving_target", *rows]) + "\n")
+    (home / "rings.toml").write_text(f'name = "rings"\nkind = "registration"\ndims = {dims}\nclasses = ["background", "ring"]\ncases = "cases.csv"\n')
+
+
+@pytest.fixture(params=[2, 3])
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    write_pairs(tmp_path, request.param)
+    return tmp_path
+
+
+@pytest.fixture
+def plane(tmp_path: Path) -> Path:
+    write_pairs(tmp_path, 2)
+    return tmp_path
+
+
+def scores(home: Path, out: str, head: str) -> dict:
+    (file,) = (home / out / "results/rings" / head).rglob("summary.json")
+    return json.loads(file.read_text())["scores"]
+
+
+def test_pairs_are_registered_scored_drawn_and_reported(home: Path, medprobe) -> None:
+    more = ("-o", "out", "--cache", "cache")
+    medprobe(home, "run", "-m", "pixels", "-t", "rings.toml/identity,rings.toml/convexadam", *more)
+    before, after = scores(home, "out", "identity"), scores(home, "out", "convexadam")
+    assert before["dice"]["value"] == pytest.approx(before["dice.unregistered"]["value"], abs=1e-12)
+    assert after["dice.unregistered"]["value"] == pytest.approx(before["dice"]["value"], abs=1e-12)
+    assert after["dice"]["value"] > before["dice"]["value"] + 0.1
+    assert after["dice"]["n_cases"] == 3
+    dims = json.loads((home / "out/results/rings/identity/pixels/seed0.json").read_text())["task"]
+    assert dims["distance_unit"] == ("px" if (home / "0.fixed.png").exists() else "mm")
+    assert len(list((home / "out/pictures").rglob("*.png"))) == 6
+    folder = next((home / "out/predictions/rings/convexadam").rglob("*.disp.nii.gz")).parent
+    shutil.copytree(folder, home / "given")
+    medprobe(home, "score", "--task", "rings.toml", "--predictions", "given", "-o", "scored", "--name", "same")
+    assert scores(home, "scored", "predictions")["dice"] == after["dice"]
+    assert scores(home, "scored", "predictions")["hd95"] == after["hd95"]
+    rows = json.loads(medprobe(home, "compare", "out", "--baseline", "pixels/identity", "--json").stdout)
+    assert [row["difference"] for row in rows] == [pytest.approx(after["dice"]["value"] - before["dice"]["value"], abs=1e-9)]
+    medprobe(home, "report", "out")
+    assert "folding_fraction" in (home / "out/report/index.html").read_text()
+
+
+def test_maps_of_an_encoder_are_reduced_and_stand_beside_descriptors(home: Path, medprobe) -> None:
+    pytest.importorskip("timm")
+    vit = "random:timm:vit_pwee_patch16_reg1_gap_256"
+    medprobe(home, "run", "-m", f"{vit},{vit}+mind,mind", "-t", "rings.toml/convexadam", "--image-size", 64, "-o", "out", "--cache", "cache")
+    found = {file.parent.name: json.loads(file.read_text())["scores"]["dice"]["value"] for file in (home / "out").rglob("summary.json")}
+    assert len(found) == 3
+    assert found.pop(next(name for name in found if name.startswith("mind"))) > 0.8
+    assert all(0.5 < value < 1 for value in found.values()), "untrained maps: they run"
+    encodings = list((home / "cache/features").glob("*/encoding.json"))
+    assert len(encodings) == 1, "the same planes are encoded once for both"
+
+
+def test_settings_are_chosen_on_validation_pairs(plane: Path, medprobe) -> None:
+    medprobe(plane, "run", "-m", "pixels", "-t", "rings.toml/convexadam", "--set", "head.tune=lambda_weight=0.01|100,niter=5", "-o", "out", "--cache", "cache")
+    (file,) = (plane / "out/results").rglob("seed0.json")
+    fit = json.loads(file.read_text())["fit"]
+    assert fit["validation_pairs"] == 2
+    assert [one["settings"] for one in fit["tried"]] == [{"lambda_weight": 0.01, "niter": 5}, {"lambda_weight": 100, "niter": 5}]
+    assert fit["tuned"] == max(fit["tried"], key=lambda one: one["dice"])["settings"]
+    assert "head.tune" in medprobe(plane, "run", "-m", "pixels", "-t", "rings.toml/convexadam", "--set", "head.tune=lamda=1", "-o", "more", "--cache", "cache", status=1).stderr
+
+
+def test_what_cannot_be_registered_is_said(home: Path, medprobe) -> None:
+    two = (home / "0.fixed.png").exists()
+    name = "6.moving.png" if two else "6.moving.nii.gz"
+    (home / name).write_bytes((home / name).read_bytes()[:60])
+    words = ("run", "-m", "pixels", "-t", "rings.toml/convexadam", "-o", "out", "--cache", "cache")
+    assert name in medprobe(home, *words, status=1).stderr
+    medprobe(home, *words, "--skip-unreadable", 1)
+    assert scores(home, "out", "convexadam")["dice"]["n_cases"] == 2
+    label = "7.moving_target.png" if two else "7.moving_target.nii.gz"
+    if two:
+        Image.fromarray(np.zeros((32, 32), np.uint8)).save(home / label)
+    else:
+        image = nibabel.load(home / label)
+        nibabel.save(nibabel.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), home / label)
+    medprobe(home, *words[:-4], "-o", "absent", "--cache", "cache", "--skip-unreadable", 1)
+    found = scores(home, "absent", "convexadam")
+    assert found["hd95"]["n_undefined"] == 1
+    assert found["dice"]["n_undefined"] == 0, "a label that is missed has Dice 0"
+
+
+def test_every_reading_of_the_unregistered_pairs_is_printed(home: Path, medprobe) -> None:
+    found = json.loads(medprobe(home, "check", "task", "rings.toml/identity", "--json").stdout)
+    said = [one for one in found if "unregistered" in str(one)]
+    assert len(said) == 2 * 6 * (1 if (home / "0.fixed.png").exists() else 2)
