@@ -49,6 +49,8 @@ class Registry(Generic[T]):
         self._looked = True
         package = importlib.import_module(self.package)
         for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda module: module.name):
+            if module.name.startswith("_"):  # what modules share registers nothing
+                continue
             importlib.import_module(f"{self.package}.{module.name}")
         for point in entry_points(group=self.package):
             if point.name not in self._things:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from medprobe.heads import _dense
+from medprobe.heads import _fits
 from medprobe.imaging.labels import LabelMap
 from medprobe.metrics.overlap import overlap
 from medprobe.types import Context, Features, Head, Sample, SampleList, State
@@ -79,7 +79,7 @@ class Stopping:
 @pytest.fixture
 def stopping(monkeypatch: pytest.MonkeyPatch) -> type[Stopping]:
     """Checkpoints that are written after every epoch."""
-    monkeypatch.setattr(_dense, "SAVE_AFTER", 0.0)
+    monkeypatch.setattr(_fits, "SAVE_AFTER", 0.0)
     return Stopping
 
 

@@ -103,7 +103,7 @@ def test_settings_are_chosen_on_validation_pairs(plane: Path, medprobe) -> None:
     assert fit["validation_pairs"] == 2
     assert [one["settings"] for one in fit["tried"]] == [{"lambda_weight": 0.01, "niter": 5}, {"lambda_weight": 100, "niter": 5}]
     assert fit["tuned"] == max(fit["tried"], key=lambda one: one["dice"])["settings"]
-    assert "head.tune" in medprobe(plane, "run", "-m", "pixels", "-t", "rings.toml/convexadam", "--set", "head.tune=lamda=1", "-o", "more", "--cache", "cache", status=1).stderr
+    assert "head.tune" in medprobe(plane, "run", "-m", "pixels", "-t", "rings.toml/convexadam", "--set", "head.tune=lamda=1", "-o", "more", "--cache", "cache", status=2).stderr
 
 
 def test_what_cannot_be_registered_is_said(home: Path, medprobe) -> None:

@@ -1,6 +1,6 @@
 """Planes to features: `load("timm:vit_small_patch16_dinov3.lvd1689m")` gives a frozen encoder to call.
 
-A spec is `FAMILY:REST` (one file of this folder per family), a control (`pixels`, `mean-rgb`) or `file.py:function`.
+A spec is `FAMILY:REST` (one file of this folder per family), a control (`pixels`, `mean-rgb`), a descriptor of whole images (`mind`, `anatomix`) or `file.py:function`.
 `random:` before a spec draws its weights from the seed instead of reading them; `a+b` puts the features of
 two encoders side by side.
 """

@@ -8,19 +8,17 @@ common side. Volumes are predicted in pieces of `depth` planes that overlap by h
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from medprobe.errors import MedprobeError
-from medprobe.heads import _pooled
+from medprobe.heads import _fits, _pooled
 from medprobe.heads._crops import IGNORED, Crops, box_of, pieces_of, planes_of, side_of
 from medprobe.types import Context, Features, Kind, Sample, Samples, State
 
-SAVE_AFTER = 20.0
-"""Seconds of training between two checkpoints."""
 WINDOW_SIGMA = 0.125
 """Width of the Gaussian that weights the planes of a window, in windows (nnU-Net's)."""
 PLANES_AT_ONCE = 16
@@ -86,9 +84,9 @@ class Segmenter(ABC):
             torch.manual_seed(ctx.seed)
             net = self.network(data.widths, data.grid, data.classes, data.side).to(ctx.device)
             optimiser = torch.optim.AdamW(net.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
-            best: dict[str, Any] = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
+            best = _fits.copied(net)
             curve: list[float] = []
-            begun = self._resume(net, optimiser, best, curve, ctx, data)
+            begun = _fits.resume(net, optimiser, best, curve, self._identity(ctx, data), ctx)
             saved = time.monotonic()
             if steps < FEW_STEPS:
                 ctx.warn(f"{type(self).__name__.lower()}: the whole fit takes {steps} optimiser steps, fewer than {FEW_STEPS}, and may be far from converged; raise head.epochs")
@@ -109,7 +107,7 @@ class Segmenter(ABC):
                     if len(drawn) == 1 < min(self.batch_size, len(pieces)) and self.pieces is None:
                         continue  # a batch of one has no batch statistics
                     optimiser.zero_grad()
-                    with _precision(ctx):
+                    with _fits.precision(ctx):
                         logits = net([grid.to(ctx.device) for grid in grids]).float()
                     loss = segmentation_loss(to_pixels(logits, data.grid, boxes, (data.side, data.side)), masks.to(ctx.device), ctx.multilabel)
                     loss.backward()
@@ -121,11 +119,11 @@ class Segmenter(ABC):
                 if val is not None and len(val) and ((epoch + 1) % self.evaluate_every == 0 or epoch + 1 == self.epochs):
                     score = self._validate(net, data, val, ctx)
                     if not curve or all(math.isnan(each) for each in curve) or score > np.nanmax(curve):
-                        best = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
+                        best = _fits.copied(net)
                     curve.append(score)
                 ctx.progress(epoch + 1, self.epochs, f"{type(self).__name__.lower()}: epochs")
-                if time.monotonic() - saved >= SAVE_AFTER and epoch + 1 < self.epochs:
-                    self._keep(net, optimiser, best, curve, epoch + 1, ctx, data)
+                if time.monotonic() - saved >= _fits.SAVE_AFTER and epoch + 1 < self.epochs:
+                    _fits.keep(net, optimiser, best, curve, epoch + 1, self._identity(ctx, data), ctx)
                     saved = time.monotonic()
         chosen = best if curve and not all(math.isnan(each) for each in curve) else net.state_dict()
         tensors = {name: np.atleast_1d(tensor.detach().cpu().numpy()) for name, tensor in chosen.items()}
@@ -165,7 +163,7 @@ class Segmenter(ABC):
                 with torch.inference_mode():
                     net([one[:1] for one in inputs])
 
-            one_step, one_look = _timed(step), _timed(look)
+            one_step, one_look = _fits.timed(step), _fits.timed(look)
         steps = self.epochs * math.ceil(sum(pieces_of(one, self.pieces) for one in train) / self.batch_size) * self.batch_size / batch
         in_val, in_test = (sum(1 if self.pieces is None else len(_starts(one, self.pieces)) for one in part) for part in (val, test))
         looks = math.ceil(self.epochs / self.evaluate_every) * in_val + in_test
@@ -206,7 +204,7 @@ class Segmenter(ABC):
         box = np.array(box_of(features.frame, shape))
         labels = []
         with torch.inference_mode():
-            with _precision(ctx):
+            with _fits.precision(ctx):
                 logits = _in_windows(net, features, self.pieces, ctx.device).float()
             for start in range(0, len(logits), PLANES_AT_ONCE):
                 part = logits[start : start + PLANES_AT_ONCE]
@@ -226,36 +224,6 @@ class Segmenter(ABC):
 
     def _identity(self, ctx: Context, data: Crops) -> dict[str, Any]:
         return {**asdict(self), "head": type(self).__name__, "seed": ctx.seed, "n": len(data), "widths": data.widths, "side": data.side}
-
-    def _resume(self, net: Any, optimiser: Any, best: dict[str, Any], curve: list[float], ctx: Context, data: Crops) -> int:
-        """Go on from a checkpoint of this very fit; returns the epochs done."""
-        import torch
-
-        found = ctx.checkpoint.load()
-        if found is None or found.meta.get("fit") != self._identity(ctx, data):
-            return 0
-        tensors = {name: torch.as_tensor(array) for name, array in found.tensors.items()}
-        own = {name: tensors[f"net.{name}"].reshape(value.shape) for name, value in net.state_dict().items()}
-        net.load_state_dict(own)
-        best.update({name: tensors[f"best.{name}"].reshape(value.shape).to(value.device) for name, value in net.state_dict().items()})
-        state = optimiser.state_dict()
-        state["state"] = {}
-        for number, parameter in enumerate(net.parameters()):
-            if f"step.{number}" not in tensors:
-                continue  # a parameter that the loss does not reach has no moments
-            moments = {name: tensors[f"{name}.{number}"].reshape(parameter.shape) for name in ("exp_avg", "exp_avg_sq")}
-            state["state"][number] = {"step": tensors[f"step.{number}"].reshape(()), **moments}
-        optimiser.load_state_dict(state)
-        curve += [math.nan if score is None else score for score in found.meta["curve"]]
-        return int(found.meta["epochs"])
-
-    def _keep(self, net: Any, optimiser: Any, best: dict[str, Any], curve: list[float], epochs: int, ctx: Context, data: Crops) -> None:
-        tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
-        tensors |= {f"best.{name}": value for name, value in best.items()}
-        for number, state in optimiser.state_dict()["state"].items():
-            tensors |= {f"{name}.{number}": state[name] for name in ("step", "exp_avg", "exp_avg_sq")}
-        arrays = {name: np.atleast_1d(value.detach().cpu().numpy()) for name, value in tensors.items()}
-        ctx.checkpoint.save(State(arrays, {"fit": self._identity(ctx, data), "epochs": epochs, "curve": _pooled.or_none(curve)}))
 
 
 @dataclass(frozen=True)
@@ -292,13 +260,6 @@ def linear_cells(dims: int, width: int, outputs: int, dropout: float) -> Any:
             return self.cell(self.norm(self.drop(grids[-1])))
 
     return Linear()
-
-
-def _precision(ctx: Context) -> Any:
-    """Under --precision bf16 convolutions are computed in it; weights, loss and steps stay fp32."""
-    import torch
-
-    return torch.autocast(torch.device(ctx.device).type, torch.bfloat16, enabled=ctx.precision == "bf16")
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:
@@ -377,14 +338,6 @@ def _rotated(planes: Any, degrees: float, mode: str, box: np.ndarray = WHOLE) ->
 def _starts(total: int, depth: int) -> list[int]:
     """First planes of the windows over a volume of `total`."""
     return sorted({*range(0, max(total - depth, 0), max(1, depth // 2)), max(total - depth, 0)})
-
-
-def _timed(call: Callable[[], None]) -> float:
-    """Seconds of a call, after one that is not counted."""
-    call()
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
 
 
 def _in_windows(net: Any, features: Features, depth: int | None, device: str) -> Any:

@@ -10,14 +10,13 @@ resolution, as in the authors' code).
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from medprobe.errors import CaseError, MedprobeError, RequestError
-from medprobe.heads import _dense, _pooled
+from medprobe.heads import _fits, _pooled
 from medprobe.heads._pairs import Registration, images_of
 from medprobe.heads.networks import monai
 from medprobe.types import Context, Sample, Samples, State
@@ -108,8 +107,8 @@ class Flow(Registration):
             net = self.network(ctx.dims, channels).to(ctx.device)
         optimiser = torch.optim.Adam(net.parameters(), lr=self.learning_rate)
         fit = {**self.identity(), "seed": ctx.seed, "dims": ctx.dims, "pairs": len(pairs), "channels": channels}
-        best, curve = _copy(net), list[float]()
-        begun = _resume(net, optimiser, best, curve, fit, ctx)
+        best, curve = _fits.copied(net), list[float]()
+        begun = _fits.resume(net, optimiser, best, curve, fit, ctx)
         saved = time.monotonic()
         judged = val is not None and len(val) > 0 and ctx.monitor is not None
         if not judged:
@@ -125,7 +124,7 @@ class Flow(Registration):
                 if turn:
                     images, maps = images[::-1], maps[::-1]
                 optimiser.zero_grad()
-                with _dense._precision(ctx):
+                with _fits.precision(ctx):
                     flow, displacement = net(*maps)
                 loss = self.loss(images, maps, flow, displacement)
                 if not math.isfinite(float(loss.detach())):
@@ -137,12 +136,12 @@ class Flow(Registration):
                 assert val is not None
                 score = self._validate(net, extra, val, ctx)
                 if not curve or all(math.isnan(each) for each in curve) or score > np.nanmax(curve):
-                    best = _copy(net)
+                    best = _fits.copied(net)
                 curve.append(score)
-            if time.monotonic() - saved >= _dense.SAVE_AFTER and epoch + 1 < self.epochs:
-                _keep(net, optimiser, best, curve, epoch + 1, fit, ctx)
+            if time.monotonic() - saved >= _fits.SAVE_AFTER and epoch + 1 < self.epochs:
+                _fits.keep(net, optimiser, best, curve, epoch + 1, fit, ctx)
                 saved = time.monotonic()
-        chosen = best if any(not math.isnan(each) for each in curve) else _copy(net)
+        chosen = best if any(not math.isnan(each) for each in curve) else _fits.copied(net)
         tensors = {f"net.{key}": value.cpu().numpy() for key, value in chosen.items()}
         facts = {"channels": channels, "dims": ctx.dims, "monitor": _pooled.or_none(curve), "evaluate_every": self.evaluate_every}
         return State({**tensors, **extra}, facts)
@@ -186,6 +185,16 @@ class Flow(Registration):
 
         return Network()
 
+    def _timed(self, channels: int, sample: Sample, ctx: Context) -> tuple[float, float]:
+        net = self.network(ctx.dims, self._seen(sample, ctx)[1][0].shape[1])
+
+        def step() -> None:
+            images, maps = self._seen(sample, ctx)
+            flow, displacement = net(*maps)
+            self.loss(images, maps, flow, displacement).backward()
+
+        return _fits.timed(step) * self.epochs * (1 + self.bidirectional), _fits.timed(lambda: self._predicted(net, {}, sample, ctx))
+
     def _seen(self, sample: Sample, ctx: Context) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         """((fixed, moving) images, (fixed, moving) as the network sees them): (1, C, *sides) each, on the device."""
         import torch
@@ -201,7 +210,7 @@ class Flow(Registration):
 
         net.eval()
         _images, maps = self._seen(self.reduced(sample, tensors), ctx)
-        with torch.inference_mode(), _dense._precision(ctx):
+        with torch.inference_mode(), _fits.precision(ctx):
             return net(*maps)[1][0].float().cpu().numpy()
 
     def _validate(self, net: Any, tensors: dict[str, np.ndarray], val: Samples, ctx: Context) -> float:
@@ -268,38 +277,3 @@ def _block(name: str, *given: Any, **named: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return monai("voxelmorph", name)(*given, **named)
-
-
-# ------------------------------------------------------------------------------------------------------- checkpoints
-
-
-def _copy(net: Any) -> dict[str, Any]:
-    return {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
-
-
-def _keep(net: Any, optimiser: Any, best: dict[str, Any], curve: Sequence[float], epochs: int, fit: dict[str, Any], ctx: Context) -> None:
-    tensors = {f"net.{name}": value for name, value in net.state_dict().items()} | {f"best.{name}": value for name, value in best.items()}
-    for number, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"{name}.{number}": state[name] for name in ("step", "exp_avg", "exp_avg_sq")}
-    arrays = {name: np.atleast_1d(value.detach().cpu().numpy()) for name, value in tensors.items()}
-    ctx.checkpoint.save(State(arrays, {"fit": fit, "epochs": epochs, "curve": _pooled.or_none(curve)}))
-
-
-def _resume(net: Any, optimiser: Any, best: dict[str, Any], curve: list[float], fit: dict[str, Any], ctx: Context) -> int:
-    """Go on from a checkpoint of this very fit; returns the epochs done."""
-    import torch
-
-    found = ctx.checkpoint.load()
-    if found is None or found.meta.get("fit") != fit:
-        return 0
-    tensors = {name: torch.as_tensor(array) for name, array in found.tensors.items()}
-    net.load_state_dict({name: tensors[f"net.{name}"] for name in net.state_dict()})
-    best.update({name: tensors[f"best.{name}"].to(value.device) for name, value in best.items()})
-    state = optimiser.state_dict()
-    state["state"] = {
-        number: {"step": tensors[f"step.{number}"].reshape(()), **{name: tensors[f"{name}.{number}"] for name in ("exp_avg", "exp_avg_sq")}}
-        for number, _ in enumerate(net.parameters())
-    }
-    optimiser.load_state_dict(state)
-    curve += [math.nan if score is None else score for score in found.meta["curve"]]
-    return int(found.meta["epochs"])

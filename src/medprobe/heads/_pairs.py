@@ -8,17 +8,19 @@ import itertools
 import json
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from medprobe.errors import CaseError, MedprobeError, RequestError
+from medprobe.heads import _fits
 from medprobe.registry import did_you_mean
-from medprobe.types import Context, Features, Kind, Sample, Samples, State
+from medprobe.types import Context, Features, Image, Kind, Sample, Samples, State
 
 ROLES = ("fixed", "moving")
+MEASURED = 64
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,22 @@ class Registration:
             if not np.isfinite(found).all():
                 raise MedprobeError(f"{sample.id}: {type(self).__name__.lower()} gave a displacement that is not finite; check the images, or lower the learning rate")
             yield found
+
+    def seconds(self, channels: int, sides: Sequence[int], parts: Sequence[int]) -> float:
+        """About how long a fit and its predictions take: measured on a random pair of `sides` ([D,] H, W), cut to 64 voxels each, and
+        scaled by its size. `channels` of the feature images; `parts`: pairs to train, validate and test on."""
+        small, rng = tuple(min(side, MEASURED) for side in sides), np.random.default_rng(0)
+        plane = small if len(sides) == 3 else (1, *small)
+        images = {role: Image(rng.random((1, *plane), np.float32)) for role in ROLES}
+        sample = Sample("", "", images=images, descriptors={role: rng.random((channels, *small), np.float32) for role in ROLES})
+        train, val, test = parts
+        tried = len(self.combinations()) if self.tune else 0
+        step, look = self._timed(channels, sample, Context(0, dims=3 if len(sides) == 3 else 2))
+        return float(math.prod(sides) / math.prod(small) * (train * max(1, tried) * step + (test + val * tried) * look))
+
+    def _timed(self, channels: int, sample: Sample, ctx: Context) -> tuple[float, float]:
+        """Seconds that a training pair takes over a whole fit, and a pair to register."""
+        return 0.0, _fits.timed(lambda: self.displacement(State(), sample, ctx))
 
     def combinations(self) -> list[dict[str, Any]]:
         """The settings that `tune` names, as keywords. RequestError for one that does not exist or is given no values."""

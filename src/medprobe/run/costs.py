@@ -5,9 +5,13 @@ from typing import Any
 
 from medprobe.errors import CaseError
 from medprobe.features.encode import Preprocessing, decoded
+from medprobe.features.reduce import reduce_named
 from medprobe.imaging import recipes
+from medprobe.run import reading
 from medprobe.types import Source
 
+CORNER = 8
+"""Voxels a side of the corner on which descriptors are counted."""
 SIDE = 64
 """Planes are brought to this for measuring, and the time is scaled by their area."""
 
@@ -40,12 +44,28 @@ def _measured(head: Any, encoder: Any, preprocessing: Preprocessing, planes: Seq
     return float(head.seconds(shapes, frame.pixels.shape[-1] / size, max(frame.frame.shape), planes, classes))
 
 
+def _of_pairs(question: Any, group: Any, parts: Sequence[int]) -> float:
+    """Seconds to fit and predict one cell of a registration, whose pairs are taken to be as large as the first."""
+    case = question.looked_at[0]
+    try:
+        pixels = recipes.image(reading.images(question.task, case)["fixed"], question.task.window).pixels
+        sides = pixels.shape[1:] if question.dataset.dims == 3 else pixels.shape[2:]
+        corner = pixels[(slice(None), *(slice(0, CORNER) for _ in pixels.shape[1:]))]
+        described = sum(len(describe(corner if question.dataset.dims == 3 else corner[:, 0])) for describe in group.loaded.apart[1])
+        maps = 0 if group.encoder is None else getattr(reduce_named(question.task.reduce), "components", group.encoder.dim or 1)
+        return float(question.head.seconds(described + maps, sides, parts))
+    except (CaseError, RuntimeError, ValueError, TypeError, MemoryError):  # an estimate only: what is wrong is met, by name, when it is done
+        return 0.0
+
+
 def of_group(group: Any) -> float:
     """Of all cells together; cells of one question differ by their fold only."""
     total, known = 0.0, dict[int, float]()
     for cell in group.cells:
         question = cell.question
-        if id(question) not in known:
+        if id(question) not in known and question.dataset.kind == "registration":
+            known[id(question)] = _of_pairs(question, group, [len(getattr(question.parts[cell.fold], part)) for part in ("train", "val", "test")])
+        elif id(question) not in known:
             joint = group.loaded.encoder.channels is None or question.task.channels == "rgb"
             entries = {} if hasattr(group.loaded.encoder, "features_of") else question.entries(joint)
             planes = [entries[case.id, "image"][0][0].planes if (case.id, "image") in entries else 1 for case in question.cases]

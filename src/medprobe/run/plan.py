@@ -327,7 +327,9 @@ def _check_cells(questions: Sequence[Question], request: Request, faults: Faults
                     raise RequestError(f"{name} has {'folds ' + ', '.join(map(str, question.folds)) if question.folds != [None] else 'no folds'}, found --folds {','.join(map(str, unknown))}; leave --folds out")
             for fold in question.folds:
                 parts = question.parts[fold]
-                empty = [part for part in ("train", "test") if not getattr(parts, part)]
+                empty = [part for part in ("train", "test") if not getattr(parts, part) and part in question.reads]
+                if getattr(question.head, "tune", "") and not parts.val:
+                    raise RequestError(f"{name}: head.tune chooses on labelled validation pairs, found none{'' if fold is None else f' in fold {fold}'}; add some to the split, or leave head.tune out")
                 if empty:
                     raise RequestError(f"{name}: expected labelled cases to train and to test{'' if fold is None else f' in fold {fold}'}, found none to {' or '.join(empty)}; check the split column, or raise --limit")
 
