@@ -32,7 +32,7 @@ def test_a_task_asks_what_its_dataset_can_answer(name: str) -> None:
     dataset = DATASETS.get(task.dataset)
     assert task.window == dataset.recipe
     assert task.main in score_keys(dataset, dataset.unit)
-    assert task.image_size == (512 if dataset.kind == "segmentation" else 256)
+    assert task.image_size == (512 if dataset.kind in ("segmentation", "registration") else 256)
     assert str(task.table) in {row["table"] for row in published() if row["dataset"] == PRINTED[task.dataset]}
 
 

@@ -88,10 +88,11 @@ class Question:
         """Which grids the head wants of an encoder: (layers by number, or None; how many at even distances then)."""
         return (self.task.layers, getattr(self.head, "levels", 1)) if "grid" in self.head.needs else LAST
 
-    def entries(self, joint_channels: bool) -> dict[tuple[str, str], list[tuple[Entry, tuple[Source, ...]]]]:
-        """(case, role) → what is decoded as one: each channel alone, or all channels together for encoders that take any."""
+    def entries(self, joint_channels: bool, cases: Sequence[Case] | None = None) -> dict[tuple[str, str], list[tuple[Entry, tuple[Source, ...]]]]:
+        """(case, role) → what is decoded as one: each channel alone, or all channels together for encoders that take any. Of `cases`,
+        or of those that the head looks at."""
         found = {}
-        for case in self.looked_at:
+        for case in self.looked_at if cases is None else cases:
             for role, sources in reading.images(self.task, case).items():
                 groups = [sources] if joint_channels or self.task.channels == "rgb" else [(source,) for source in sources]
                 found[case.id, role] = [(self._entry(group), group) for group in groups]
@@ -419,14 +420,17 @@ def group_of(loaded: Loaded, question: Question, request: Request, cache: Path, 
     preprocessing, grids = preprocessing_of(question, loaded.encoder), only is not None or "grid" in question.head.needs
     encoding = Encoding(cache, encoding_facts(loaded.encoder, preprocessing, grids, request.precision))
     question = question if only is None else replace(question, cases=(only,))
-    return _group(loaded, loaded.encoder, preprocessing, grids, encoding, question, [], request)
+    return _group(loaded, loaded.encoder, preprocessing, grids, encoding, question, [], request, question.cases)
 
 
-def _group(loaded: Loaded, encoder: Any, preprocessing: Preprocessing, grids: bool, encoding: Encoding, question: Question, cells: list[Cell], request: Request) -> Group:
+def _group(
+    loaded: Loaded, encoder: Any, preprocessing: Preprocessing, grids: bool, encoding: Encoding, question: Question, cells: list[Cell], request: Request,
+    cases: Sequence[Case] | None = None,
+) -> Group:  # fmt: skip
     entries: dict[str, Entry] = {}
     sources: dict[str, tuple[Source, ...]] = {}
     if encoder is not None and not hasattr(encoder, "features_of"):
-        for group in question.entries(encoder.channels is None).values():
+        for group in question.entries(encoder.channels is None, cases).values():
             for entry, channels in group:
                 entries[entry.key] = entry
                 sources.setdefault(entry.key, channels)

@@ -66,6 +66,8 @@ def check(task: Task, dataset: Dataset, cases: Sequence[Case]) -> None:
             raise RequestError(f"{task.name}: task.channels=rgb makes one image of two or three channels, found {made}; use task.channels=late")
     if task.axis != "axial" and dataset.dims != 3:
         raise RequestError(f"{task.name}: task.axis={task.axis} is for volumes, and {dataset.name} has pictures; leave it out")
+    if task.axis != "axial" and dataset.kind == "registration":
+        raise RequestError(f"{task.name}: pairs are registered by axial planes, so that displacements lie along the axes of the fixed image, found task.axis={task.axis}; leave it out")
     if task.stride > 1 and (dataset.dims != 3 or dataset.unit == "plane"):
         raise RequestError(f"{task.name}: task.stride={task.stride} is for the classification of volumes; leave it out")
     if task.stride > 1 and dataset.kind not in ("classification", "bags"):

@@ -187,7 +187,7 @@ def _encoded(one: Loaded, question: Question, case: Case, request: Request, prog
     group = planning.group_of(one, question, request, cache, case)
     bank = open_bank(group, request, cache, progress)
     found = {}
-    for (_, role), entries in replace(question, cases=(case,)).entries(one.encoder.channels is None).items():
+    for (_, role), entries in question.entries(one.encoder.channels is None, (case,)).items():
         reasons = [bank.unreadable[entry.key] for entry, _ in entries if entry.key in bank.unreadable]
         if reasons:
             raise CaseError(f"{case.id}: {reasons[0]}")
