@@ -18,15 +18,26 @@ def load_encoder(model: str, weights: str | Path | None = None, device: str = "c
     return encoders.load(models.resolve(model, file).spec, weights=file, device=device, image_size=image_size, **options)
 
 
-def convex_adam(fixed: Any, moving: Any, **options: Any) -> Any:
-    """The displacement between two feature images (C, D, H, W) or (C, H, W), of any encoder's making and without training.
+def convex_adam(
+    fixed: Any, moving: Any, *, grid_sp: Any = 6, disp_hw: int = 4, lambda_weight: float = 1.25, niter: int = 80, grid_sp_adam: Any = 2,
+    ic: bool = True, selected_smooth: int = 0, learning_rate: float = 1.0, reference_scaling: bool = False,
+) -> Any:  # fmt: skip
+    """The displacement between two feature images (C, D, H, W), or (C, H, W) of pictures, numpy or torch, without training.
 
-    (3, D, H, W) with components z, y, x, or (2, H, W) with y, x, float32 in voxels; `moving` is sampled at x + u(x). `options` are those of
-    `medprobe.heads._convex_adam.convex_adam`: grid_sp, disp_hw, lambda_weight, niter, grid_sp_adam, ic, selected_smooth, learning_rate.
+    (3, D, H, W) with components z, y, x, or (2, H, W) with y, x, float32 in voxels; `moving` is sampled at x + u(x). Channels come first:
+    a grey volume (D, H, W) is `volume[None]`, else its planes are taken for channels of a picture. What the features measure is
+    weighed against `lambda_weight`, so bring them to about unit mean square first (images to [0, 1] at least); `medprobe run` does.
+
+    `grid_sp`: spacing in voxels of the grid of the search, a number or one for each axis; `disp_hw`: its cells that are searched to
+    each side; `grid_sp_adam`: spacing of the grid on which Adam makes `niter` steps; `ic`: inverse consistency; `selected_smooth`: side of
+    three final mean filters (0: none); `reference_scaling`: the conventions of the original program. RequestError: other shapes or NaN.
     """
     from medprobe.heads._convex_adam import convex_adam as register
 
-    return register(fixed, moving, **options)
+    return register(
+        fixed, moving, grid_sp=grid_sp, disp_hw=disp_hw, lambda_weight=lambda_weight, niter=niter, grid_sp_adam=grid_sp_adam, ic=ic,
+        selected_smooth=selected_smooth, learning_rate=learning_rate, reference_scaling=reference_scaling,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -244,6 +244,8 @@ def score(
         _print(documents)
     else:
         _show_table(out)
+        for said in dict.fromkeys(warning for document in documents for warning in document["warnings"]):
+            typer.echo(f"warning: {said}", err=True)
 
 
 @app.command()

@@ -25,6 +25,8 @@ MULTIPLE = 16
 """Sides are padded to multiples of it with the values at their end: the U-Net halves four times."""
 WINDOW = 9
 """Side of the window of local normalised cross-correlation."""
+FEW_STEPS = 2000
+"""Optimiser steps below which a fit is called short: the flow starts at zero, at a learning rate of 1e-4."""
 FLOW_STD = 1e-5
 """Spread of the first weights of the last layer: training starts at the identity."""
 
@@ -102,6 +104,8 @@ class Flow(Registration):
         channels = self._seen(pairs[0], ctx)[1][0].shape[1]
         turns = (False, True) if self.bidirectional else (False,)
         steps = self.epochs * len(pairs) * len(turns)
+        if steps < FEW_STEPS:
+            ctx.warn(f"{name}: the whole fit takes {steps} optimiser steps, fewer than {FEW_STEPS}, and may hardly move anything yet; raise head.epochs")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(ctx.seed)
             net = self.network(ctx.dims, channels).to(ctx.device)

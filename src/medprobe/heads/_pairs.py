@@ -97,6 +97,8 @@ class Registration:
         if not self.tune:
             return []
         known = [field.name for field in fields(self) if field.name != "tune"]
+        if not known:
+            raise RequestError(f"head.tune: {type(self).__name__.lower()} has no settings to choose; leave it out")
         choices: dict[str, list[Any]] = {}
         for part in self.tune.split(","):
             name, equals, values = (piece.strip() for piece in part.partition("="))
@@ -138,8 +140,8 @@ def images_of(sample: Sample, dims: int) -> tuple[np.ndarray, np.ndarray]:
 def feature_images(sample: Sample, dims: int, alpha: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """(fixed, moving) as float32 (C, D, H, W), or (C, H, W): what the encoders make of every voxel of the pair.
 
-    Descriptors as they are; then the maps of an encoder of planes, bilinear from cells to pixels, scaled to `alpha` times unit mean
-    square over both images (methods of DINO-Reg and anatomix, made independent of the scale of an encoder).
+    Descriptors as they are; then the maps of an encoder of planes, bilinear from cells to pixels, scaled to unit mean square over
+    both images, and to `alpha` times it beside descriptors (methods of DINO-Reg and anatomix, made independent of an encoder's scale).
     """
     parts: list[list[np.ndarray]] = [[], []]
     if sample.descriptors:
@@ -149,7 +151,7 @@ def feature_images(sample: Sample, dims: int, alpha: float = 1.0) -> tuple[np.nd
         maps = [_on_pixels(sample.features[role], dims) for role in ROLES]
         power = math.sqrt(sum(float(np.square(one, dtype=np.float64).sum()) for one in maps) / sum(one.size for one in maps))
         for part, one in zip(parts, maps, strict=True):
-            part.append(one * np.float32(alpha / power) if power > 0 else one)
+            part.append(one * np.float32((alpha if sample.descriptors else 1) / power) if power > 0 else one)
     if not parts[0]:
         raise CaseError(f"{sample.id}: expected features of the pair, found none; give an encoder with dense features")
     for each in zip(*parts, strict=True):

@@ -18,7 +18,8 @@ from medprobe.types import Context, Sample, State
 @dataclass(frozen=True)
 class ConvexAdam(Registration):
     """`grid_sp`: spacing in voxels of the search's grid, a number or one for each axis (z, y, x); `disp_hw`: steps of it that are searched
-    to each side; 0: as methods 7.3 has it for 2D (2 and 6) and 3D (3 and 3). `alpha`: size of an encoder's maps beside descriptors."""
+    to each side; 0: as methods 7.3 has it for 2D (2 and 6) and 3D (3 and 3). `alpha`: size of an encoder's maps beside descriptors (0.1 as
+    anatomix has it); alone they have size 1."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"grid"})
     reduce: ClassVar[str] = "joint-pca:24"
@@ -30,7 +31,7 @@ class ConvexAdam(Registration):
     inverse_consistent: bool = True
     selected_smooth: int = 0
     learning_rate: float = 1.0
-    alpha: float = 1.0
+    alpha: float = 0.1
     reference_scaling: bool = False
 
     def __post_init__(self) -> None:

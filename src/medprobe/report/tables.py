@@ -82,6 +82,18 @@ def score_sheets(tree: Tree) -> list[Sheet]:
         name = re.sub("[^a-z0-9-]+", "-", task)
         sheets.append(Sheet(f"scores-{name}", task, ("model", *heads, "cases", "patients", "folds×seeds", "seed sd"), tuple(body)))
         sheets += _per_class(rows, name)
+    return [*_methods(tree), *sheets]
+
+
+def _methods(tree: Tree) -> list[Sheet]:
+    """Of every dataset of pairs, all models and heads in one table: there the heads are what is compared."""
+    sheets = []
+    for dataset in dict.fromkeys(row.task["dataset"] for row in tree.rows if row.task["kind"] == "registration"):
+        rows = sorted((row for row in tree.rows if row.task["dataset"] == dataset), key=lambda row: -(((row.score() or {}).get("value")) or 0.0))
+        if len({row.task["head"] for row in rows}) > 1:
+            keys = [key for key in (rows[0].main, "hd95", "asd", "folding_fraction") if any(row.score(key) for row in rows)]
+            body = tuple((row.label, row.task["head"], *(row_text(row, key) for key in keys)) for row in rows)
+            sheets.append(Sheet(f"methods-{dataset}", f"{dataset}: all methods", ("model", "head", *(heading(rows, key) for key in keys)), body))
     return sheets
 
 

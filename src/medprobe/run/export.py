@@ -46,7 +46,7 @@ def export(request: Request, images: Path | None, form: str, progress: Progress)
     group = planning.group_of(loaded[0], question, request, request.cache or default_cache())
     bank = open_bank(group, request, request.cache or default_cache(), progress)
     given = hasattr(group.loaded.encoder, "features_of")
-    entries = {} if given else question.entries(group.loaded.encoder.channels is None, question.cases)
+    entries = {} if given else question.entries(group.encoder.channels is None, question.cases)
     ids, vectors, parts, unreadable = [], [], {}, []
     for case in question.cases:
         keys = [case.id] if given else [entry.key for entry, _ in entries[case.id, "image"]]

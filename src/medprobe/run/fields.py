@@ -31,6 +31,16 @@ def monitor_of(dataset: Dataset) -> Callable[[np.ndarray, Pair], float]:
     return monitor
 
 
+def below_identity(values: results.CaseValues) -> list[str]:
+    """What is to be said of a registration that does worse than none."""
+    if "dice.unregistered" not in values.values:
+        return []
+    before, after = (np.asarray(values.values[key]) for key in ("dice.unregistered", "dice"))
+    if np.isnan(before).all() or np.isnan(after).all() or not np.nanmean(after) < np.nanmean(before):
+        return []
+    return [f"Dice after registration is {np.nanmean(after):.3f}, before it {np.nanmean(before):.3f}"]
+
+
 def measured(
     task: Task, dataset: Dataset, cases: Mapping[str, Case], predicted: Iterator[np.ndarray], samples: Samples, out: Path, stem: str, millimetres: bool, progress: Progress
 ) -> results.CaseValues:

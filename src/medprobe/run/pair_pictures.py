@@ -37,10 +37,11 @@ def draw(task: Task, dataset: Dataset, case: Case, predictions: Path, path: Path
     places = panels.spread(int(there[0]), int(there[-1]), SLICES) if len(there) else panels.spread(0, len(true) - 1, SLICES)
     seen = _around((true > 0) | (warped > 0) | (before > 0))
     view = pictures.view_of(dataset, case, replace(images["fixed"], pixels=images["fixed"].pixels[(..., *seen)]), fixed, SIDE[dataset.dims])
-    lines = []
+    lines, outside = [], False
     for number, place in enumerate(places):
         source, target = (images[role].pixels[0, place][seen] for role in ("moving", "fixed"))
         carried, true_lines = _carried(images["moving"].pixels[0], field, place)[seen], _outlines(true[place][seen], TRUE)
+        outside |= bool((carried == panels.UNSEEN / 255).any())
         drawn = {
             "moving, its labels": panels.drawn(source, view, _outlines(before[place][seen], WARPED), 0),
             "fixed, its labels": panels.drawn(target, view, true_lines, 0),
@@ -50,9 +51,9 @@ def draw(task: Task, dataset: Dataset, case: Case, predictions: Path, path: Path
         }
         corner = f"slice {place}" if dataset.dims == 3 else ""
         lines.append([panels.Panel(pixels, "" if number else name, "" if column else corner, view.sides if not column and not number else None) for column, (name, pixels) in enumerate(drawn.items())])
-    legend = [(panels.COLOURS[TRUE], "fixed labels"), (panels.COLOURS[WARPED], "moving labels, before and after")]
+    legend = [(panels.COLOURS[TRUE], "fixed labels"), (panels.COLOURS[WARPED], "moving labels: in the first column as they are, in the fourth warped")]
     whole = all(part == slice(0, side) for part, side in zip(seen, true.shape[1:], strict=True))
-    notes = [said for said in ("" if whole else "what lies around the labels is shown", pictures.view_said(view), pictures.channels_said(images["fixed"].pixels, False)) if said]
+    notes = [said for said in ("" if whole else "panels are cut to what lies around the labels", "light grey lies outside the moving image" if outside else "", pictures.view_said(view), pictures.channels_said(images["fixed"].pixels, False)) if said]
     write_atomically(path, panels.sheet(title, lines, legend, notes))
 
 

@@ -119,10 +119,16 @@ class Cell:
 
     @property
     def stem(self) -> str:
-        options = dict(self.question.options)
+        options = self.options
         if self.loaded.weights_file is not None:
             options["weights"] = self.loaded.encoder.weights_sha256[:8]
         return results.stem(self.question.dataset.name, self.question.task.head, self.loaded.name, options, self.seed, self.fold)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Those of the question that this cell has; whole images have no size to choose."""
+        whole = self.question.dataset.kind == "registration" and self.size is None
+        return {key: value for key, value in self.question.options.items() if not (whole and key == "image-size")}
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -229,6 +235,9 @@ def _settings_of(task: Task, tasks: Sequence[Task], request: Request, notes: lis
     others = {field.name for other in tasks for field in fields(HEADS.get(other.head))}
     own = {field.name for field in fields(HEADS.get(task.head))}
     dropped = [key for key in request.settings if key.startswith("head.") and key[5:] in others - own]
+    tuned = {part.partition("=")[0].strip() for part in str(request.settings.get("head.tune", "")).split(",")}
+    if "head.tune" in request.settings and tuned <= others and not tuned <= own:
+        dropped.append("head.tune")
     notes += [f"{task.name}: {key} is no setting of {task.head}, and left out there" for key in dropped]
     return replace(request, settings={key: value for key, value in request.settings.items() if key not in dropped}) if dropped else request
 
@@ -332,7 +341,7 @@ def _check_cells(questions: Sequence[Question], request: Request, faults: Faults
                 if getattr(question.head, "tune", "") and not parts.val:
                     raise RequestError(f"{name}: head.tune chooses on labelled validation pairs, found none{'' if fold is None else f' in fold {fold}'}; add some to the split, or leave head.tune out")
                 if empty:
-                    raise RequestError(f"{name}: expected labelled cases to train and to test{'' if fold is None else f' in fold {fold}'}, found none to {' or '.join(empty)}; check the split column, or raise --limit")
+                    raise RequestError(f"{name}: expected labelled cases to train and to test{'' if fold is None else f' in fold {fold}'}, found none to {' or '.join(empty)}; check the split column and the {'masks' if dataset.kind == 'registration' else 'targets'}, or raise --limit")
 
 
 def preprocessing_of(question: Question, encoder: Any) -> Preprocessing:
@@ -417,10 +426,11 @@ def _check_covered(one: Loaded, question: Question) -> None:
 
 def group_of(loaded: Loaded, question: Question, request: Request, cache: Path, only: Case | None = None) -> Group:
     """The encoding of one question by one encoder, without cells: features only; of one of its cases with grids, if given."""
-    preprocessing, grids = preprocessing_of(question, loaded.encoder), only is not None or "grid" in question.head.needs
-    encoding = Encoding(cache, encoding_facts(loaded.encoder, preprocessing, grids, request.precision))
+    encoder = question.encoder_of(loaded) or loaded.encoder
+    preprocessing, grids = preprocessing_of(question, encoder), only is not None or "grid" in question.head.needs
+    encoding = Encoding(cache, encoding_facts(encoder, preprocessing, grids, request.precision))
     question = question if only is None else replace(question, cases=(only,))
-    return _group(loaded, loaded.encoder, preprocessing, grids, encoding, question, [], request, question.cases)
+    return _group(loaded, encoder, preprocessing, grids, encoding, question, [], request, question.cases)
 
 
 def _group(

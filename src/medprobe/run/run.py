@@ -236,6 +236,8 @@ def _predicted_maps(cell: Cell, state: State, val: EncodedSamples, test: Encoded
     predicted = question.head.predict(state, test, ctx)
     if dataset.kind == "registration":
         values = fields.measured(question.task, dataset, cases, predicted, test.bare(), out, cell.stem, millimetres, ctx.progress)
+        for said in fields.below_identity(values):
+            ctx.warn(said)
     else:
         values = mapping.measured(dataset, cases, *reading.as_stored(question.task, predicted, test.bare()), out, cell.stem, millimetres, ctx.progress)
     values.save(out / "results" / cell.stem, classes)
@@ -256,7 +258,7 @@ def _header(cell: Cell) -> dict[str, Any]:
             "name": cell.loaded.name, "spec": cell.loaded.spec, "params": encoder.params, "dim": encoder.dim, "image_size": cell.size,
             "random": cell.loaded.random, "control": cell.loaded.control and not getattr(question.head, "supervised", False), "licence": cell.loaded.licence or encoder.licence,
         },
-        "seed": cell.seed, "fold": cell.fold, "options": dict(question.options), "provenance": _provenance(cell),
+        "seed": cell.seed, "fold": cell.fold, "options": cell.options, "provenance": _provenance(cell),
     }  # fmt: skip
 
 

@@ -8,15 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from medprobe.datasets._layout import fingerprint, locate, paths_of
 from medprobe.errors import RequestError
 from medprobe.features.digests import Digests, file_sha256
 from medprobe.files import digest_of
 from medprobe.metrics import stats
 from medprobe.metrics.measure import Measure
-from medprobe.run import results, score_maps, score_tables, splits
+from medprobe.run import fields, results, score_maps, score_tables, splits
 from medprobe.run.request import check_folder, default_cache
 from medprobe.run.run import libraries
 from medprobe.tasks.suites import tasks_named
@@ -77,16 +75,6 @@ def _with_parts(cases: list[Case], task: Task, maps: bool) -> list[Case]:
     return splits.with_folds(cases, task.split_seed)
 
 
-def _below_identity(values: results.CaseValues) -> list[str]:
-    """Registration that does worse than no registration most often reads its displacements along other axes or units."""
-    if "dice.unregistered" not in values.values:
-        return []
-    before, after = (float(np.nanmean(values.values[key])) for key in ("dice.unregistered", "dice"))
-    if not after < before:
-        return []
-    return [f"Dice after registration is {after:.3f}, before it {before:.3f}: check that displacements are in voxels of the fixed image, components z, y, x"]
-
-
 def _write(
     task: Task, dataset: Dataset, values: results.Predictions | results.CaseValues, facts: Mapping[str, Any], out: Path, name: str, fold: int | None, about: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -99,7 +87,7 @@ def _write(
         classes = results.scored_classes(dataset.kind, dataset.classes, dataset.multilabel)
         measure = values.measure(classes, facts["distance_unit"])
         values.save(path, classes)
-        warnings += _below_identity(values)
+        warnings += [f"{said}: check that displacements are in voxels of the fixed image, components z, y, x" for said in fields.below_identity(values)]
     else:
         measure = values.measure(dataset.classes, dataset.multilabel, dataset.unit)
         values.save(path, dataset.classes)

@@ -15,18 +15,21 @@ from medprobe.features.reduce import JointPCA
 from medprobe.features.samples import join
 from medprobe.files import write_atomically
 from medprobe.imaging import recipes
+from medprobe.imaging.displacements import read_displacement
 from medprobe.imaging.formats import count_planes
 from medprobe.imaging.labels import LabelMap
 from medprobe.metrics.dense import foreground
+from medprobe.metrics.registration import warp_labels
 from medprobe.registry import HEADS, did_you_mean
 from medprobe.run import panels, pictures, reading, results
 from medprobe.run import plan as planning
 from medprobe.run.encoded import open_bank
 from medprobe.run.loading import Loaded, load_models
 from medprobe.run.plan import Question
+from medprobe.run.references import on_fixed
 from medprobe.run.request import Request, check_options, default_cache
 from medprobe.tasks.suites import DEFAULT_HEAD, tasks_named, with_settings
-from medprobe.types import Case, Dataset, Features, Image, Sample
+from medprobe.types import Case, Dataset, Features, Image, Sample, Source
 
 Progress = Callable[[int, int, str], None]
 PLANES, COLUMNS, ABREAST = 12, 6, 3
@@ -70,8 +73,8 @@ def show(request: Request, name: str, progress: Progress) -> tuple[list[Path], l
         for role, rest in seen.items():
             if role in coloured:
                 rows[role].append(_features_row(said, *coloured[role], rest))
-            if isinstance(found, LabelMap):
-                rows[role].append(_labels_row(f"prediction of {said}", found, rest, question.dataset))
+            if isinstance(found, LabelMap) and role != "moving":
+                rows[role].append(_labels_row(f"{'moving labels warped by' if role == 'fixed' else 'prediction of'} {said}", found, rest, question.dataset))
         if isinstance(found, str):
             notes.append(f"{said} predicts {found}")
     absent = [f"no prediction of this case by {', '.join(unpredicted)}"] if unpredicted and question.task.head in HEADS else []
@@ -183,11 +186,13 @@ def _encoded(one: Loaded, question: Question, case: Case, request: Request, prog
         if not one.encoder.covers(case.id):
             raise MissingError(f"{one.name}: expected features of the case {case.id}, found none; add them, named by case id")
         return dict.fromkeys(case.images, one.encoder.features_of(case.id))
+    if question.dataset.kind == "registration" and question.encoder_of(one) is None:
+        return _described(one, question, case)
     cache = request.cache or default_cache()
     group = planning.group_of(one, question, request, cache, case)
     bank = open_bank(group, request, cache, progress)
     found = {}
-    for (_, role), entries in question.entries(one.encoder.channels is None, (case,)).items():
+    for (_, role), entries in question.entries(group.encoder.channels is None, (case,)).items():
         reasons = [bank.unreadable[entry.key] for entry, _ in entries if entry.key in bank.unreadable]
         if reasons:
             raise CaseError(f"{case.id}: {reasons[0]}")
@@ -196,10 +201,27 @@ def _encoded(one: Loaded, question: Question, case: Case, request: Request, prog
     return found
 
 
+def _described(one: Loaded, question: Question, case: Case) -> dict[str, Features]:
+    """What is made of whole images, by role, at their own size."""
+    found = {}
+    for role, sources in reading.images(question.task, case).items():
+        pixels = recipes.image(sources, question.task.window).pixels
+        made = [np.asarray(describe(pixels if question.dataset.dims == 3 else pixels[:, 0])) for describe in one.apart[1]]
+        together = np.concatenate(made)
+        found[role] = Features(grids=(np.moveaxis(together, 0, 1) if question.dataset.dims == 3 else together[None],))
+    return found
+
+
 def _prediction(question: Question, case: Case, one: Loaded, request: Request) -> LabelMap | str | None:
     """What a run of this model with these options left in the same --out: a label map, or words; of the first seed there is."""
-    stem = Path(planning.Cell(one, question, 0, None, None, request.precision, None).stem).parent
+    size = None if question.encoder_of(one) is None else request.image_size or 1
+    stem = Path(planning.Cell(one, question, 0, None, size, request.precision, None).stem).parent
     dataset = question.dataset
+    if dataset.kind == "registration" and case.target:
+        for file in sorted((request.out / "predictions" / stem).glob(f"seed*/{results.safe_name(case.id)}.disp.nii.gz")):
+            fixed, moving = (pictures.reference(dataset, case.target[role]) for role in ("fixed", "moving"))
+            field = read_displacement(Source(file), dims=dataset.dims, fixed=fixed)
+            return replace(fixed, labels=warp_labels(np.maximum(on_fixed(moving, fixed).labels, 0), field))
     if dataset.kind == "segmentation":
         for folder in sorted((request.out / "predictions" / stem).glob("seed*")):
             files = pictures.prediction_files(dataset, folder, case.id)

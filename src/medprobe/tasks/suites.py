@@ -56,6 +56,8 @@ def _expand(part: str, manifests: dict[Path, Dataset], made_elsewhere: bool) -> 
     name, slash, head = part.rpartition("/")
     if part.endswith(".toml"):
         name, slash, head = part, "/", ""
+    if not slash and made_elsewhere and part in DATASETS:
+        name, slash, head = part, "/", ""
     if not slash:
         raise RequestError(f"a task is DATASET/HEAD, found {part!r}; for example {part if part in DATASETS else 'nih14'}/linear, or a suite: {', '.join(known)}")
     if name.endswith(".toml"):
