@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from medprobe.errors import CaseError, RequestError
+
 PAIRS = 8
 
 
@@ -130,3 +132,85 @@ def test_every_reading_of_the_unregistered_pairs_is_printed(home: Path, medprobe
     found = json.loads(medprobe(home, "check", "task", "rings.toml/identity", "--json").stdout)
     said = [one for one in found if "unregistered" in str(one)]
     assert len(said) == 2 * 6 * (1 if (home / "0.fixed.png").exists() else 2)
+
+
+def asked(home: Path, model: str, task: str, **settings: object) -> None:
+    import medprobe as mp
+
+    mp.evaluate(model, f"{home}/rings.toml/{task}", None, home / "out", cache=home / "cache", settings={f"{'task' if name in ('axis', 'reduce') else 'head'}.{name}": value for name, value in settings.items()})
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "settings", "said"),
+    [
+        ("pixels", "convexadam", {"axis": "coronal"}, "task.axis"),
+        ("pixels", "convexadam", {"tune": 5}, "head.tune"),
+        ("pixels", "convexadam", {"tune": "niter"}, "values for niter"),
+        ("pixels", "convexadam", {"tune": "lamda=1"}, "did you mean lambda_weight"),
+        ("pixels", "identity", {"tune": "niter=1"}, "no settings to choose"),
+        ("pixels", "convexadam", {"inverse_consistent": "maybe"}, "true or false"),
+        ("pixels", "convexadam", {"grid_sp": -1}, "grid_sp"),
+        ("mind", "demons", {}, "add pixels"),
+    ],
+)
+def test_a_wrong_request_is_refused_before_anything_is_done(tmp_path: Path, model: str, task: str, settings: dict, said: str) -> None:
+    write_pairs(tmp_path, 3)
+    with pytest.raises(RequestError, match=said):
+        asked(tmp_path, model, task, **settings)
+    assert not (tmp_path / "out/results").exists()
+
+
+def test_features_of_cases_are_refused_for_pairs(plane: Path) -> None:
+    (plane / "feats").mkdir()
+    for number in range(PAIRS):
+        np.savez(plane / f"feats/c{number}.npz", grid=np.zeros((1, 4, 8, 8), np.float32))
+    with pytest.raises(RequestError, match="a pair has two images"):
+        asked(plane, f"features:{plane}/feats", "convexadam")
+
+
+@pytest.mark.parametrize("roles", [("fixed_target", "moving_target"), ("fixed", "moving"), ("moving_target",)])
+def test_images_on_different_grids_need_masks_that_say_where_they_lie(tmp_path: Path, roles: tuple[str, ...]) -> None:
+    """Otherwise one pair would be laid on the fixed grid, and the other not."""
+    write_pairs(tmp_path, 3)
+    table = (tmp_path / "cases.csv").read_text()
+    for number in range(PAIRS):
+        for role in ("moving", "moving_target"):
+            image = nibabel.load(tmp_path / f"{number}.{role}.nii.gz")
+            nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), np.array([[1.0, 0, 0, 3], [0, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]])), tmp_path / f"{number}.{role}.nii.gz")
+        for role in roles:
+            array = np.asarray(nibabel.load(tmp_path / f"{number}.{role}.nii.gz").dataobj).transpose(2, 1, 0)
+            np.save(tmp_path / f"{number}.{role}.npy", array)
+            table = table.replace(f"{number}.{role}.nii.gz", f"{number}.{role}.npy")
+    (tmp_path / "cases.csv").write_text(table)
+    with pytest.raises(CaseError, match="say where they lie"):
+        asked(tmp_path, "pixels", "identity")
+
+
+def test_tuning_is_left_out_of_a_control_and_a_pair_is_shown_as_registered(plane: Path, medprobe) -> None:
+    tune = "head.tune=lambda_weight=0.5|1.25"
+    ended = medprobe(plane, "run", "-m", "pixels", "-t", "rings.toml/identity,rings.toml/convexadam", "--set", tune, "-o", "out", "--cache", "cache")
+    assert "left out there" in ended.stderr
+    shown = medprobe(plane, "show", "-m", "pixels", "-t", "rings.toml/convexadam", "--set", tune, "--case", "c6", "-o", "out", "--cache", "cache")
+    assert "no prediction" not in shown.stderr
+    assert len(list((plane / "out/show").rglob("*.png"))) == 2
+
+
+def test_a_descriptor_of_voxels_is_no_vector(tmp_path: Path) -> None:
+    import medprobe as mp
+
+    for number in range(8):
+        Image.fromarray(np.full((16, 16), 20 * number, np.uint8)).save(tmp_path / f"{number}.png")
+    (tmp_path / "c.toml").write_text('name = "c"\nkind = "classification"\nclasses = ["a", "b"]\n')
+    (tmp_path / "cases.csv").write_text("\n".join(["id,patient,split,image,target", *(f"{n},{n},{'train' if n < 4 else 'test'},{n}.png,{'ab'[n % 2]}" for n in range(8))]) + "\n")
+    with pytest.raises(RequestError, match="has no vector"):
+        mp.evaluate("mind", f"{tmp_path}/c.toml/logreg", None, tmp_path / "out", cache=tmp_path / "cache")
+
+
+def test_a_registration_below_identity_is_said(plane: Path, medprobe) -> None:
+    medprobe(plane, "run", "-m", "pixels", "-t", "rings.toml/convexadam", "-o", "out", "--cache", "cache")
+    (plane / "turned").mkdir()
+    for file in (plane / "out/predictions").rglob("*.disp.nii.gz"):
+        field = nibabel.load(file)
+        nibabel.save(nibabel.Nifti1Image(-np.asarray(field.dataobj), field.affine, field.header), plane / "turned" / file.name)
+    ended = medprobe(plane, "score", "--task", "rings.toml", "--predictions", "turned", "-o", "scored", "--name", "turned")
+    assert "warning: Dice after registration is" in ended.stderr

@@ -5,8 +5,8 @@ of that grid: the moving image is sampled at x + u.
 """
 
 import itertools
-import json
 import math
+import re
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -96,13 +96,17 @@ class Registration:
         """The settings that `tune` names, as keywords. RequestError for one that does not exist or is given no values."""
         if not self.tune:
             return []
+        if not isinstance(self.tune, str):
+            raise RequestError(f"head.tune: expected settings and values such as lambda_weight=0.5|1.25, found {self.tune!r}; write it so")
         known = [field.name for field in fields(self) if field.name != "tune"]
         if not known:
             raise RequestError(f"head.tune: {type(self).__name__.lower()} has no settings to choose; leave it out")
         choices: dict[str, list[Any]] = {}
-        for part in self.tune.split(","):
+        for part in re.split(r",(?![^\[]*\])", self.tune):
             name, equals, values = (piece.strip() for piece in part.partition("="))
-            if name not in known or not equals or not values:
+            if name in known and not values:
+                raise RequestError(f"head.tune: expected values for {name}, such as {name}={getattr(self, name)}|…, found none; give them")
+            if name not in known or not equals:
                 raise RequestError(f"head.tune: expected settings and values such as {known[0]}=1|2, found {part!r}; {did_you_mean(name, known)}")
             choices[name] = [_value(text.strip()) for text in values.split("|")]
         tried = [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
@@ -116,10 +120,9 @@ class Registration:
 
 
 def _value(text: str) -> Any:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return text
+    import yaml
+
+    value = yaml.safe_load(text)
     return tuple(value) if isinstance(value, list) else value
 
 

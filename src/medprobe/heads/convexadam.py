@@ -42,6 +42,8 @@ class ConvexAdam(Registration):
             value = getattr(self, name)
             _pooled.require(value == 0 or _pooled.is_count(value), "convexadam", name, "a whole number >= 0", value)
         _pooled.require(_pooled.is_count(self.grid_sp_adam), "convexadam", "grid_sp_adam", "a whole number >= 1", self.grid_sp_adam)
+        for name in ("inverse_consistent", "reference_scaling"):
+            _pooled.require(isinstance(getattr(self, name), bool), "convexadam", name, "true or false", getattr(self, name))
         for name in ("lambda_weight", "learning_rate", "alpha"):
             value = getattr(self, name)
             _pooled.require(_pooled.is_number(value) and value > 0, "convexadam", name, "a number above 0", value)

@@ -22,7 +22,7 @@ from medprobe.imaging.recipes import windows_of
 from medprobe.registry import HEADS, did_you_mean
 from medprobe.run import costs, reading, results, splits
 from medprobe.run.loading import LAST, Grids, Loaded, load_models
-from medprobe.run.references import Masks, check_on_image
+from medprobe.run.references import Masks, check_on_image, check_pair
 from medprobe.run.request import Request, check_options, default_cache
 from medprobe.tasks.suites import tasks_named, with_settings
 from medprobe.types import Case, Dataset, Source, Task
@@ -277,6 +277,8 @@ def _check_masks(dataset: Dataset, cases: Sequence[Case]) -> None:
             try:
                 for role, sources in case.target.items() if isinstance(case.target, Mapping) else [("image", case.target)]:
                     check_on_image(dataset, case, sources, role)
+                if dataset.kind == "registration":
+                    check_pair(case)
             except CaseError as error:
                 wrong.append(str(error))
     if wrong:
@@ -375,6 +377,7 @@ def _grouped(questions: Sequence[Question], loaded: Sequence[Loaded], request: R
                 continue
             with faults.collected():
                 encoder = question.encoder_of(one) if "grid" in question.head.needs or question.dataset.kind != "registration" else None
+                _check_encoder(one, question)
                 if hasattr(encoder, "features_of"):
                     preprocessing, grids = Preprocessing(question.task.window, None), False
                     _check_covered(one, question)
@@ -416,6 +419,18 @@ def why_streamed(group: Group, request: Request, cache: Path, planned: int = 0) 
     if held + more <= request.cache_budget:
         return None
     return f"{more / 1e9:.2f} GB beside {held / 1e9:.2f} GB exceed --cache-budget {request.cache_budget / 1e9:.2f} GB"
+
+
+def _check_encoder(one: Loaded, question: Question) -> None:
+    """RequestError where an encoder does not give what the head of this dataset needs."""
+    pairs = question.dataset.kind == "registration"
+    if pairs and hasattr(one.encoder, "features_of"):
+        raise RequestError(f"{question.task.name}: {one.name} holds one set of features for each case, and a pair has two images; name an encoder")
+    if not pairs and getattr(one.encoder, "dims", 2) == 3:
+        raise RequestError(f"{question.task.name}: {one.name} encodes whole volumes, which only registration uses; name an encoder of planes")
+    parts = getattr(one.encoder, "parts", ()) or (one.encoder,)
+    if "pooled" in question.head.needs and any(getattr(part, "describe", None) is not None and part.spec != PIXELS for part in parts):
+        raise RequestError(f"{question.task.name}: {one.name} describes voxels and has no vector for {question.task.head}; use it for registration or segmentation")
 
 
 def _check_covered(one: Loaded, question: Question) -> None:

@@ -60,6 +60,26 @@ def on_fixed(moving: LabelMap, fixed: LabelMap) -> LabelMap:
     return moving
 
 
+def check_pair(case: Case) -> None:
+    """CaseError where a moving image or mask lies on another grid than the fixed one, and cannot be put there as the other is."""
+    placed, differ = {}, {}
+    pairs = {"images": case.images, "masks": case.target}
+    for kind, roles in pairs.items():
+        try:
+            fixed, moving = (_grid(roles[role][0]) for role in ("fixed", "moving"))
+        except Exception:  # what cannot be read is named where it is read
+            return
+        known = fixed is not None and moving is not None and fixed.affine is not None and moving.affine is not None
+        placed[kind] = known
+        differ[kind] = known and (fixed.shape != moving.shape or corners_apart(moving.shape, moving.affine, fixed.affine) > APART)  # type: ignore[union-attr]
+    for kind, other in (("images", "masks"), ("masks", "images")):
+        if differ[kind] and not placed[other]:
+            raise CaseError(f"{case.id}: expected images and masks that all say where they lie, since the two {kind} lie on different grids, found {other} without an affine; write all four as .nii.gz")
+    source = case.images["fixed"][0]
+    if differ["images"] and source.grid is None and formats.identify(source.path) == "arrays":
+        raise CaseError(f"{case.id}: expected arrays of a container on one grid, found the moving one elsewhere than the fixed one, {source.path.name}; write both as .nii.gz, or resample them")
+
+
 def check_on_image(dataset: Dataset, case: Case, sources: Sequence[Source], role: str = "image") -> None:
     """CaseError where the image of a role and its mask both say where they lie, and have other shapes or places, or where only one says so and is
     turned when it is read; by their headers alone. Where planes are divided evenly their sizes alone must agree."""
