@@ -18,7 +18,7 @@ from medprobe.features.reduce import JointPCA, reduce_named
 from medprobe.features.samples import EncodedSamples, Item
 from medprobe.features.store import Encoding, Entry
 from medprobe.imaging.formats import count_planes
-from medprobe.types import Context, Features, Head, Sample, Samples, Source, State
+from medprobe.types import Context, Features, Head, Image, Sample, Samples, Source, State
 
 
 def encoded(folder: Path, arrays: dict[str, dict[str, np.ndarray]], targets: list, **options) -> EncodedSamples:  # type: ignore[no-untyped-def]
@@ -188,9 +188,31 @@ def test_joint_pca_equals_scikit_learns_up_to_the_sign_rule(rng: np.random.Gener
     np.testing.assert_allclose(ours, theirs * signs, atol=1e-4)
 
 
-def test_an_unknown_reduction_is_refused() -> None:
+def test_joint_pca_without_the_mean_and_of_the_foreground(rng: np.random.Generator) -> None:
+    roles = ("fixed", "moving")
+    features = {role: Features(grids=(rng.normal(3, 1, (1, 5, 4, 4)).astype(np.float32),)) for role in roles}
+    bright = np.zeros((1, 1, 8, 8), np.float32)
+    bright[..., 2:6, 4:8] = 0.8
+    bright[..., 0, 0] = 0.9
+    sample = Sample("s", "p", features, {role: Image(bright) for role in roles})
+    rows = {role: np.moveaxis(features[role].grid[0], 0, -1).reshape(-1, 5) for role in roles}
+    inside = np.zeros((4, 4), bool)
+    inside[1:3, 2:4] = True
+    for name, chosen, centred in (("joint-pca:3", np.ones(16, bool), True), ("joint-pca:3,uncentred", np.ones(16, bool), False), ("joint-pca:3,foreground", inside.ravel(), True)):
+        reference = PCA(3, svd_solver="full").fit(np.concatenate([rows[role][chosen] for role in roles]))
+        signs = np.sign(reference.components_[np.arange(3), np.abs(reference.components_).argmax(axis=1)])
+        step = reduce_named(name)
+        assert step is not None
+        reduced = step(sample)
+        for role in roles:
+            expected = (rows[role] - (reference.mean_ if centred else 0)) @ reference.components_.T * signs
+            np.testing.assert_allclose(np.moveaxis(reduced.features[role].grid[0], 0, -1).reshape(-1, 3), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["pca", "joint-pca:0", "joint-pca:4,whole", "half,foreground"])
+def test_an_unknown_reduction_is_refused(name: str) -> None:
     with pytest.raises(RequestError, match="joint-pca:N"):
-        reduce_named("pca")
+        reduce_named(name)
 
 
 def test_channels_of_other_sizes_do_not_become_one_sample(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -338,15 +338,3 @@ def test_real_pairs_differ_from_the_package_no_more_than_it_from_itself(samples:
     assert apart <= 2 * drift
     assert abs(our_dice - dice) <= 1e-3
     assert abs(our_hd95 - hd95) <= 0.05
-
-
-@pytest.mark.parametrize("cells", [11, 18, 19, 25, 29])
-def test_positions_of_the_original_are_rounded_as_it_rounds_them(cells: int) -> None:
-    """A fused product would fall just short of some cells, and take the derivative to the other side."""
-    from medprobe.heads import _convex_adam_loops as loops
-    from medprobe.heads._convex_adam import _positions
-
-    starts, rules = _positions((cells, 1, 1), True)
-    found = np.array([loops._position(start, np.float32(0), rules[0]) for start in starts[0]])
-    unit, shift, scale, origin = rules[0]
-    np.testing.assert_array_equal(found, (starts[0] + np.float32(0) / unit + shift) * scale - origin)

@@ -11,6 +11,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from medprobe.errors import CaseError, RequestError
+from medprobe.metrics.dense import registration_case
 
 PAIRS = 8
 
@@ -214,3 +215,26 @@ def test_a_registration_below_identity_is_said(plane: Path, medprobe) -> None:
         nibabel.save(nibabel.Nifti1Image(-np.asarray(field.dataobj), field.affine, field.header), plane / "turned" / file.name)
     ended = medprobe(plane, "score", "--task", "rings.toml", "--predictions", "turned", "-o", "scored", "--name", "turned")
     assert "warning: Dice after registration is" in ended.stderr
+
+
+def test_voxels_without_a_number_leave_their_pair_out_and_are_counted(tmp_path: Path, medprobe) -> None:
+    write_pairs(tmp_path, 3)
+    image = nibabel.load(tmp_path / "5.moving.nii.gz")
+    pixels = np.asarray(image.dataobj).astype(np.float32)
+    pixels[3, 3, 3] = np.nan
+    nibabel.save(nibabel.Nifti1Image(pixels, image.affine), tmp_path / "5.moving.nii.gz")
+    words = ("run", "-m", "mind", "-t", "rings.toml/convexadam", "-o", "out", "--cache", "cache")
+    assert "NaN" in medprobe(tmp_path, *words, status=1).stderr
+    medprobe(tmp_path, *words, "--skip-unreadable", 1)
+    (file,) = (tmp_path / "out/results").rglob("seed0.json")
+    assert len(json.loads(file.read_text())["cases"]["unreadable"]) == 1
+    assert scores(tmp_path, "out", "convexadam")["dice"]["n_cases"] == 2
+
+
+def test_a_label_that_is_carried_out_of_the_grid_is_a_miss_without_a_distance() -> None:
+    moving, fixed = np.zeros((12, 12), np.uint8), np.zeros((12, 12), np.uint8)
+    moving[1:3, 1:3] = fixed[1:3, 1:3] = 1
+    values = registration_case(np.full((2, 12, 12), 6.0, np.float32), moving, fixed, 2, (1.0, 1.0))
+    assert values["dice"][0] == 0
+    assert np.isnan(values["hd95"][0])
+    assert values["dice.unregistered"][0] == 1

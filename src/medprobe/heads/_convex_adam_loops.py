@@ -243,11 +243,9 @@ def resample(field, below_z, part_z, below_y, part_y, below_x, part_x, factor, o
 
 @njit(cache=True, nogil=True)
 def _position(start, move, rule):
-    """Where along an axis, in cells, in the order of operations that `rule` is for: no fast arithmetic here. The product is exact
-    in double and rounded on its own, so that no processor fuses it with the difference."""
+    """Where along an axis, in cells, in the order of operations that `rule` is for: no fast arithmetic here."""
     unit, shift, scale, origin = rule
-    scaled = np.float32(np.float64(start + move / unit + shift) * np.float64(scale))
-    return scaled - origin
+    return (start + move / unit + shift) * scale - origin
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
