@@ -238,3 +238,9 @@ def test_a_label_that_is_carried_out_of_the_grid_is_a_miss_without_a_distance() 
     assert values["dice"][0] == 0
     assert np.isnan(values["hd95"][0])
     assert values["dice.unregistered"][0] == 1
+
+
+@pytest.mark.parametrize("name", ["joint-pca:2,foreground", "joint-pca:2,foreground,uncentred"])
+def test_a_basis_of_the_foreground_has_the_images_it_looks_at(plane: Path, name: str) -> None:
+    asked(plane, "mean-rgb", "convexadam", reduce=name, niter=2)
+    assert list((plane / "out/results").rglob("seed0.json"))

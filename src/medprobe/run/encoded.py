@@ -76,7 +76,7 @@ def samples_of(question: Question, group: Group, bank: Bank, indices: Sequence[i
     given, needs = hasattr(group.encoder, "features_of"), question.head.needs
     entries = {} if given or group.encoder is None else question.entries(group.encoder.channels is None)
     describe = group.loaded.apart[1] if question.dataset.kind == "registration" and "grid" in needs else ()
-    images = "image" in needs or (question.task.reduce or "").endswith("foreground")
+    images = "image" in needs or "foreground" in (question.task.reduce or "")
     items: list[Item] = []
     for index in indices:
         case = question.cases[index]
