@@ -134,6 +134,7 @@ def run(
     set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE: head.FIELD or task.FIELD. Repeatable.")] = None,
     cache: Cache = None,
     cache_budget: Annotated[str | None, typer.Option(help="Features beyond this, for example 50GB, are streamed.")] = None,
+    planes_budget: Annotated[str, typer.Option(help="Decoded planes up to this are kept, so that another encoder decodes nothing; 0 keeps none.")] = "10GB",
     max_ram: Annotated[str, typer.Option(help="Memory for features held at a time.")] = "8GB",
     skip_unreadable: Annotated[int, typer.Option(help="How many unreadable cases a result may leave out.")] = 0,
     engine: Annotated[str, typer.Option(help="Where cells run: local.")] = "local",
@@ -155,7 +156,7 @@ def run(
     request = Request(
         model, task, out, data, tuple(weights or ()), _numbers(seeds, "--seeds"), None if folds == "all" else _numbers(folds, "--folds"),
         image_size, limit, device, precision, _batch_size(batch_size), _settings(set_ or []), cache,
-        _bytes(cache_budget, "--cache-budget"), _bytes(max_ram, "--max-ram") or 0, skip_unreadable, fail_fast,
+        _bytes(cache_budget, "--cache-budget"), _bytes(planes_budget, "--planes-budget") or 0, _bytes(max_ram, "--max-ram") or 0, skip_unreadable, fail_fast,
     )  # fmt: skip
     with reporting() as progress:
         made = planning.make(request, progress, tolerant=plan)

@@ -76,7 +76,7 @@ def test_streamed_features_give_the_scores_of_stored_ones_and_the_plan_knows_the
     held = sum(file.stat().st_size for file in (home / "cache/features").rglob("*.npy"))
     assert sum(group["bytes"] for group in plan["groups"]) == pytest.approx(held, rel=0.1)
     layers = sorted(len(list(encoding.parent.glob("*/grid*.npy"))) for encoding in (home / "cache/features").glob("*/encoding.json"))
-    assert layers == [1, 4], "the last layer for linear3d, four for the skips of conv3d"
+    assert layers == [4], "four for the skips of conv3d, the last of them for linear3d"
     for number, ram in enumerate(("1KB", "1GB")):
         medprobe(home, *words, "-o", f"streamed{number}", "--cache", f"cache{number}", "--cache-budget", "1KB", "--max-ram", ram)
         assert not list((home / f"cache{number}").rglob("*.npy"))
@@ -181,3 +181,23 @@ def test_a_mask_is_read_once_for_all_folds_and_heads(home: Path, monkeypatch: py
     monkeypatch.setattr(pictures, "reference", whole)
     mp.evaluate("pixels,mean-rgb", f"{home}/balls.toml/constant,{home}/balls.toml/linear3d", None, home / "out", cache=home / "cache", image_size=32, settings={"head.epochs": 2})
     assert sorted(read) == [f"m{number}.nii.gz" for number in range(VOLUMES)]
+
+
+def test_heads_of_one_model_share_a_forward_and_another_model_decodes_nothing(home: Path, medprobe) -> None:
+    model, more = "random:timm:vit_pwee_patch16_reg1_gap_256", ("--folds", 0, "--image-size", 64, "--set", "head.epochs=1", "--set", "head.depth=8", "--set", "head.side=16", "--cache", "cache")
+    tasks = "balls.toml/linear3d,balls.toml/conv3d,balls.toml/constant"
+    medprobe(home, "run", "-m", model, "-t", tasks, "-o", "together", *more)
+    assert len(list((home / "cache/features").glob("*/encoding.json"))) == 1
+    medprobe(home, "run", "-m", model, "-t", "balls.toml/linear3d", "-o", "alone", *more[:-1], "other")
+    together, alone = (json.loads(next((home / out / "results/balls/linear3d").rglob("seed0-fold0.json")).read_text())["scores"] for out in ("together", "alone"))
+    assert together == alone
+    plan = json.loads(medprobe(home, "run", "-m", f"{model},pixels", "-t", tasks, "-o", "again", *more, "--plan", "--json").stdout)
+    by_model = {group["model"]: group for group in plan["groups"]}
+    assert (by_model[model]["cells"], by_model[model]["planes_missing"]) == (3, 0)
+    assert by_model["pixels"]["planes_missing"] > 0
+    assert (by_model["pixels"]["planes_to_decode"], by_model["pixels"]["bytes_decoded"]) == (0, 0)
+    planes = sum(file.stat().st_size for file in (home / "cache/planes").rglob("*.npy"))
+    first = json.loads(medprobe(home, "run", "-m", model, "-t", tasks, "-o", "new", *more[:-1], "new", "--plan", "--json").stdout)["groups"]
+    assert sum(group["bytes_decoded"] for group in first) == pytest.approx(planes, rel=0.01)
+    medprobe(home, "run", "-m", model, "-t", tasks, "-o", "none", *more[:-1], "none", "--planes-budget", "0")
+    assert not list((home / "none").rglob("planes.npy"))

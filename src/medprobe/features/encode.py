@@ -7,13 +7,15 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from medprobe.errors import CaseError, MedprobeError
+from medprobe.features.planes import LARGEST_CHUNK, Found, Keep, PlaneStore
 from medprobe.features.store import CHUNK_PLANES, GRID_CHUNK_PLANES, Shard
 from medprobe.imaging import recipes
 from medprobe.types import Channels, Source
@@ -40,15 +42,30 @@ class Preprocessing:
     """rgb = the channels of a case are one image of three; enters the key where it is not `late`."""
 
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As part of a key."""
+        facts = {**asdict(self), "crop": self.crop and self.crop.__name__}
+        return {name: value for name, value in facts.items() if (name, value) != ("channels", "late")}
+
+    @property
+    def narrow(self) -> "Preprocessing":
+        """The same with grey planes as they are: they are repeated where they are used, and not kept thrice."""
+        return replace(self, colour=None) if self.colour == 3 else self
+
+
 def encoding_facts(encoder: Any, preprocessing: Preprocessing, grids: bool, precision: str) -> dict[str, Any]:
     """Everything that decides a feature's value, and nothing else: no label, split, dataset, batch size or version."""
-    facts = {
+    return {
         "version": ENCODING_VERSION, "encoder": encoder.spec, "weights": encoder.weights_sha256,
         "transform": encoder.transform, "layers": getattr(encoder, "layers", None), "grids": grids,
-        "precision": precision, **asdict(preprocessing),
-        "crop": preprocessing.crop and preprocessing.crop.__name__,
+        "precision": precision, **preprocessing.facts,
     }  # fmt: skip
-    return {name: value for name, value in facts.items() if (name, value) != ("channels", "late")}
+
+
+def plane_facts(preprocessing: Preprocessing) -> dict[str, Any]:
+    """Everything that decides a decoded plane besides its source."""
+    return {"version": ENCODING_VERSION, **preprocessing.narrow.facts}
 
 
 @dataclass(frozen=True)
@@ -60,10 +77,11 @@ class _Piece:
 
 
 class _Batches:
-    """Batch index → decoded planes; runs in the worker processes, so it imports no torch."""
+    """Batch index → decoded planes; runs in the worker processes, so it imports no torch. `kept`: entries whose planes are read instead."""
 
-    def __init__(self, batches: list[list[_Piece]], preprocessing: Preprocessing) -> None:
-        self.batches, self.preprocessing = batches, preprocessing
+    def __init__(self, batches: list[list[_Piece]], preprocessing: Preprocessing, kept: Mapping[str, Found]) -> None:
+        self.batches, self.preprocessing, self.kept = batches, preprocessing, kept
+        self._rows: dict[Path, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -82,10 +100,7 @@ class _Batches:
         for piece in self.batches[index]:
             count = piece.stop - piece.start
             try:
-                made = decoded(piece.sources, self.preprocessing, piece.start, piece.stop)
-                planes, frame = made.pixels, [*made.frame.shape, *made.frame.box, *made.pixels.shape[2:]]
-                if len(planes) != count:
-                    raise CaseError(f"{piece.sources[0].path}: expected {count} planes from {piece.start} on, found {len(planes)}; the file is shorter than its header says")
+                planes, frame = self._read(piece) or self._decode(piece, count)
             except CaseError as error:
                 pixels.append(np.zeros((0, 0, 0, 0), np.uint8))
                 facts.append((piece.key, count, None, str(error)))
@@ -93,6 +108,23 @@ class _Batches:
                 pixels.append(planes)
                 facts.append((piece.key, count, frame, None))
         return pixels, facts
+
+    def _decode(self, piece: _Piece, count: int) -> tuple[np.ndarray, list]:
+        made = decoded(piece.sources, self.preprocessing, piece.start, piece.stop)
+        if len(made.pixels) != count:
+            raise CaseError(f"{piece.sources[0].path}: expected {count} planes from {piece.start} on, found {len(made.pixels)}; the file is shorter than its header says")
+        return made.pixels, [*made.frame.shape, *made.frame.box, *made.pixels.shape[2:]]
+
+    def _read(self, piece: _Piece) -> tuple[np.ndarray, list] | None:
+        """The planes as they are kept; None where they are not, or have been removed since."""
+        if piece.key not in self.kept:
+            return None
+        file, row, frame = self.kept[piece.key]
+        try:
+            rows = self._rows[file] if file in self._rows else self._rows.setdefault(file, np.load(file, mmap_mode="r"))
+        except (OSError, ValueError):
+            return None
+        return np.array(rows[row + piece.start : row + piece.stop]), frame
 
 
 def decoded(sources: tuple[Source, ...], preprocessing: Preprocessing, start: int = 0, stop: int | None = None) -> recipes.Planes:
@@ -128,20 +160,24 @@ class Chunk:
     """Encoded rows from `start` on: what `Shard.commit` takes."""
 
     start: int
-    rows: dict[str, np.ndarray]
-    frames: dict[str, list]
-    unreadable: dict[str, str]
+    rows: dict[str, np.ndarray] = field(default_factory=dict)
+    frames: dict[str, list] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    planes: np.ndarray | None = None
+    """Decoded planes, where they are to be kept."""
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """An encoder with the way planes reach it. `batch_size` never enters a key; `workers` 0 decodes in this process."""
+    """An encoder with the way planes reach it. `batch_size` never enters a key; `workers` 0 decodes in this process; `planes`:
+    where decoded ones are kept."""
 
     encoder: Any
     preprocessing: Preprocessing
     grids: bool
     batch_size: int = 16
     workers: int = 2
+    planes: PlaneStore | None = None
 
     @property
     def chunk(self) -> int:
@@ -153,8 +189,11 @@ class Pipeline:
     ) -> Iterator[Chunk]:
         """Encode rows start…stop, yielding a chunk whenever one is whole; `encoded` hears the planes of every batch."""
         batches = pieces_of(shard, sources, self.batch_size, start, stop)
-        chunk = Chunk(start, {}, {}, {})
+        keep = self.planes is not None and self.planes.wants(shard)
+        chunk = Chunk(start)
         parts: list[dict[str, np.ndarray]] = []
+        decoded_planes: list[np.ndarray] = []
+        counts: list[int] = []
         done = start
         with contextlib.closing(self._decoded(batches)) as decoded:
             for item in decoded:
@@ -162,17 +201,26 @@ class Pipeline:
                     raise item
                 pixels, facts = item
                 parts.append(self._forward(pixels, facts, chunk))
+                if keep:
+                    decoded_planes += pixels
+                    counts += [count for _, count, _, _ in facts]
                 planes = sum(count for _, count, _, _ in facts)
                 done += planes
                 encoded(planes)
                 if done % shard.chunk == 0 or done == stop:
                     chunk.rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+                    chunk.planes = _joined(decoded_planes, counts)
                     yield chunk
-                    chunk, parts = Chunk(done, {}, {}, {}), []
+                    chunk, parts, decoded_planes, counts = Chunk(done), [], [], []
+
+    def keeping(self, shard: Shard) -> contextlib.AbstractContextManager[Keep]:
+        """A function that keeps the planes of a shard's chunks, where they are to be kept."""
+        return contextlib.nullcontext(lambda *chunk: None) if self.planes is None else self.planes.keeping(shard)
 
     def _decoded(self, batches: list[list[_Piece]]) -> Generator[Any, None, None]:
-        work: Any = _Batches(batches, self.preprocessing)
-        if self.workers == 0 or len(batches) < 2:
+        kept = {} if self.planes is None else self.planes.found({piece.key for batch in batches for piece in batch})
+        work: Any = _Batches(batches, self.preprocessing.narrow, kept)
+        if self.workers == 0 or len(batches) < 2 or all(piece.key in kept for batch in batches for piece in batch):
             yield from (work[index] for index in range(len(work)))
             return
         import torch
@@ -224,6 +272,9 @@ class Pipeline:
         import torch
 
         good = [planes for planes in pixels if len(planes)]
+        wide = self.preprocessing.colour == 3
+        if wide and len({planes.shape[1] for planes in good}) > 1:
+            good = [np.repeat(planes, 3, axis=1) if planes.shape[1] == 1 else planes for planes in good]
         size = good[0].shape[2:] if good else self.preprocessing.size or (self.encoder.default_size,) * 2
         channels = good[0].shape[1] if good else self.preprocessing.colour or self.encoder.channels or 1
         filler = np.zeros((1, channels, *size), np.uint8)
@@ -231,6 +282,8 @@ class Pipeline:
         if len(shapes) > 1:
             raise MedprobeError(f"planes of one batch differ in shape, {' and '.join(map(str, sorted(shapes)))} (channels, height, width); use a task with an image size, or one kind of image per dataset")
         x = _to_unit(good) if good else torch.from_numpy(filler).float()
+        if wide and x.shape[1] == 1:
+            x = x.expand(-1, 3, -1, -1)
         outputs = self._outputs(x)
         names = [key for (key, count, _, error) in facts if error is None for _ in range(count)]
         rows: dict[str, np.ndarray] = {}
@@ -254,6 +307,15 @@ def _owners(batches: Sequence[Sequence[_Piece]], workers: int) -> list[int]:
     """The worker of each batch, in turn; all batches of one volume or video have the same, so that none is decoded twice."""
     turns: dict[Any, int] = {}
     return [turns.setdefault(batch[0].key if len(batch) == 1 else number, len(turns) % workers) for number, batch in enumerate(batches)]
+
+
+def _joined(pieces: list[np.ndarray], counts: list[int]) -> np.ndarray | None:
+    """One array of planes, black where a piece could not be read; None where there are none, they are unlike, or they take more
+    memory than is good."""
+    good = [planes for planes in pieces if len(planes)]
+    if len({(planes.shape[1:], planes.dtype) for planes in good}) != 1 or good[0][0].nbytes * sum(counts) > LARGEST_CHUNK:
+        return None
+    return np.concatenate([planes if len(planes) else np.zeros((count, *good[0].shape[1:]), good[0].dtype) for planes, count in zip(pieces, counts, strict=True)])
 
 
 def _as_is(item: Any) -> Any:
@@ -312,8 +374,10 @@ def complete(
                 with FileLock(shard.lock, timeout=2 if len(waiting) == 1 else 0):
                     current = Shard.open(shard.folder) or shard
                     done += current.done - shard.done
-                    for chunk in pipeline.chunks(current, sources, current.done, current.planes, encoded):
-                        current.commit(chunk.start, chunk.rows, chunk.frames, chunk.unreadable)
+                    with pipeline.keeping(current) as keep:
+                        for chunk in pipeline.chunks(current, sources, current.done, current.planes, encoded):
+                            keep(chunk.start, chunk.planes, chunk.frames, chunk.unreadable)
+                            current.commit(chunk.start, chunk.rows, chunk.frames, chunk.unreadable)
             except Timeout:
                 locked.append(shard)
                 progress(done, total, "waiting for another process that encodes the same planes")

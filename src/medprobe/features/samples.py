@@ -41,6 +41,8 @@ class EncodedSamples:
     decode_target: Callable[[Any], Any] | None = None
     describe: tuple[Callable[[np.ndarray], np.ndarray], ...] = ()
     dims: int = 3
+    levels: int | None = None
+    """How many of the grids, from the last, the head is given; None: all that there are."""
     vectors: dict[tuple, np.ndarray] = field(default_factory=dict, compare=False)
     """Pooled vectors by (entry keys, pooling), shared by the parts of one task so that folds pool nothing twice."""
 
@@ -103,6 +105,8 @@ class EncodedSamples:
     def _features(self, item: str, keys: tuple[str, ...], plane: int | None) -> Features:
         assert self.bank is not None
         parts = [self.bank.features(key) for key in keys]
+        if self.levels is not None:
+            parts = [replace(part, grids=part.grids[-self.levels :]) for part in parts]
         if len({(len(_rows(part)), part.frame and part.frame.shape) for part in parts}) > 1:
             found = " and ".join(f"{len(_rows(part))} planes of {' x '.join(map(str, part.frame.shape)) if part.frame else 'any size'}" for part in parts)
             raise CaseError(f"{item}: expected channels of one shape, found {found}; resample them to one grid")

@@ -3,6 +3,7 @@
     CACHE/features/<encoding>/encoding.json         the facts behind the key
     CACHE/features/<encoding>/<shard>/shard.json    entries, rows done, a checksum per chunk; and of itself
     CACHE/features/<encoding>/<shard>/<array>.npy   one row per plane
+    CACHE/planes/…                                  the same for decoded planes (planes.py)
 
 An *entry* is what is decoded as one: an image, a volume, a slide, a video; its key is the content of its sources. A
 *shard* is an ordered list of entries, at most 4,096 planes unless a single entry is larger. Rows are written in chunks
@@ -32,6 +33,8 @@ CHUNK_PLANES = 128
 GRID_CHUNK_PLANES = 32
 """Where grids are kept: those of 32 planes of 512 x 512 in four layers of a large model are half a gigabyte."""
 SHARD_PLANES = 4096
+KINDS = ("features", "planes")
+"""Folders of a cache that hold shards."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,15 @@ class Shard:
         self.unreadable: dict[str, str] = {}
 
     @classmethod
-    def create(cls, parent: Path, entries: tuple[Entry, ...], chunk: int = CHUNK_PLANES) -> "Shard":
+    def of(cls, parent: Path, entries: tuple[Entry, ...], chunk: int = CHUNK_PLANES) -> "Shard":
+        """The shard of these entries, empty; nothing is written yet."""
         shard = cls(parent / digest_of([[entry.key, entry.planes] for entry in entries])[:16])
         shard.entries, shard.chunk = entries, chunk
+        return shard
+
+    @classmethod
+    def create(cls, parent: Path, entries: tuple[Entry, ...], chunk: int = CHUNK_PLANES) -> "Shard":
+        shard = cls.of(parent, entries, chunk)
         shard._save()
         return shard
 
@@ -124,16 +133,21 @@ class Shard:
             yield entry, row
             row += entry.planes
 
+    def takes(self, rows: Mapping[str, np.ndarray]) -> bool:
+        """Whether rows have the shape and type of those before them."""
+        return all(self.arrays.get(name, _facts(values)) == _facts(values) for name, values in rows.items())
+
     def commit(self, start: int, rows: Mapping[str, np.ndarray], frames: Mapping[str, list], unreadable: Mapping[str, str]) -> None:
-        """Append one chunk: rows to disk, then shard.json. A full disk raises, and the chunk does not count."""
+        """Append one chunk, float32 or uint8: rows to disk, then shard.json. A full disk raises, and the chunk does not count."""
         if start != self.done:
             raise AssertionError("chunks are committed in order")
+        if not self.takes(rows):
+            name = next(name for name, values in rows.items() if self.arrays.get(name, _facts(values)) != _facts(values))
+            raise MedprobeError(f"the encoder gave {name} of shape {_facts(rows[name])['row']} where earlier planes gave {self.arrays[name]['row']}; planes of one dataset must have one size")
         checks = {}
         for name, values in rows.items():
-            values = np.ascontiguousarray(values, dtype=np.float32)
-            facts = {"row": list(values.shape[1:]), "dtype": "float32"}
-            if self.arrays.setdefault(name, facts) != facts:
-                raise MedprobeError(f"the encoder gave {name} of shape {facts['row']} where earlier planes gave {self.arrays[name]['row']}; planes of one dataset must have one size")
+            self.arrays[name] = _facts(values)
+            values = np.ascontiguousarray(values, dtype=self.arrays[name]["dtype"])
             self._append(name, start, values)
             checks[name] = crc32(values.tobytes()) & 0xFFFFFFFF
         self.checksums.append(checks)
@@ -142,21 +156,24 @@ class Shard:
         self.done = start + len(next(iter(rows.values())))
         self._save()
 
-    def _path(self, name: str) -> Path:
+    def path(self, name: str) -> Path:
         return self.folder / f"{name}.npy"
+
+    def _row_bytes(self, name: str) -> int:
+        return int(np.prod(self.arrays[name]["row"], dtype=np.int64)) * np.dtype(self.arrays[name]["dtype"]).itemsize
 
     def _header(self, name: str) -> bytes:
         import io
 
         buffer = io.BytesIO()
         shape = (self.planes, *self.arrays[name]["row"])
-        np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        np.lib.format.write_array_header_1_0(buffer, {"descr": np.dtype(self.arrays[name]["dtype"]).newbyteorder("<").str, "fortran_order": False, "shape": shape})
         return buffer.getvalue()
 
     def _append(self, name: str, start: int, values: np.ndarray) -> None:
         header = self._header(name)
-        row_bytes = int(np.prod(self.arrays[name]["row"], dtype=np.int64)) * 4
-        descriptor = os.open(self._path(name), os.O_RDWR | os.O_CREAT, 0o644)
+        row_bytes = self._row_bytes(name)
+        descriptor = os.open(self.path(name), os.O_RDWR | os.O_CREAT, 0o644)
         try:
             offset = len(header) + start * row_bytes
             if start == 0:
@@ -172,7 +189,7 @@ class Shard:
 
     def rows(self) -> dict[str, np.ndarray]:
         """array name → read-only memory map (planes, ...); of a complete shard."""
-        return {name: np.load(self._path(name), mmap_mode="r") for name in self.arrays}
+        return {name: np.load(self.path(name), mmap_mode="r") for name in self.arrays}
 
     def damaged_from(self) -> int | None:
         """The first row of the first chunk whose bytes are not those that were written, or None when all are."""
@@ -186,9 +203,9 @@ class Shard:
 
     def _checksum(self, name: str, start: int, stop: int) -> int | None:
         header = self._header(name)
-        row_bytes = int(np.prod(self.arrays[name]["row"], dtype=np.int64)) * 4
+        row_bytes = self._row_bytes(name)
         try:
-            with open(self._path(name), "rb") as file:
+            with open(self.path(name), "rb") as file:
                 if file.read(len(header)) != header:
                     return None
                 file.seek(len(header) + start * row_bytes)
@@ -212,23 +229,36 @@ class Shard:
         return sum(file.stat().st_size for file in self.folder.glob("*") if file.is_file())
 
 
-class Encoding:
-    """All shards of one way of encoding: one encoder, one set of weights, one preprocessing, one size, one precision."""
+def _facts(values: np.ndarray) -> dict[str, Any]:
+    """How an array is kept: the shape of a row, and uint8 or float32."""
+    return {"row": list(values.shape[1:]), "dtype": "uint8" if values.dtype == np.uint8 else "float32"}
 
-    def __init__(self, cache: Path, facts: Mapping[str, Any]) -> None:
-        self.facts = dict(facts)
+
+class Encoding:
+    """All shards of one way of encoding: one encoder, one set of weights, one preprocessing, one size, one precision. `kind`: features, or planes."""
+
+    def __init__(self, cache: Path, facts: Mapping[str, Any], kind: str = KINDS[0]) -> None:
+        self.cache, self.facts = cache, dict(facts)
         self.key = digest_of(self.facts)[:16]
-        self.folder = cache / "features" / self.key
+        self.folder = cache / kind / self.key
+
+    def describe(self) -> None:
+        """Write the facts behind the key."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.folder / "encoding.json", dump_json(self.facts))
 
     def _shards(self) -> list[Shard]:
         folders = sorted(path.parent for path in self.folder.glob("*/shard.json"))
         return [shard for folder in folders if (shard := Shard.open(folder)) is not None]
 
-    def find(self, keys: Iterable[str]) -> dict[str, tuple[Shard, int]]:
-        """key → (shard, first row) of the entries that are computed and readable."""
+    def find(self, keys: Iterable[str], checked: bool = False) -> dict[str, tuple[Shard, int]]:
+        """key → (shard, first row) of the entries that are computed and readable; `checked`: shards that hold one of them are cut at
+        the first damaged chunk."""
         wanted = set(keys)
         found: dict[str, tuple[Shard, int]] = {}
         for shard in self._shards():
+            if checked and wanted & {entry.key for entry in shard.entries}:
+                shard = self._checked(shard)
             for entry, row in shard.spans():
                 if entry.key in wanted and entry.key not in found and row + entry.planes <= shard.done and entry.key not in shard.unreadable:
                     found[entry.key] = (shard, row)
@@ -244,7 +274,7 @@ class Encoding:
         self.folder.mkdir(parents=True, exist_ok=True)
         known = {entry.key for entry in entries}
         with FileLock(self.folder / "plan.lock"):
-            write_atomically(self.folder / "encoding.json", dump_json(self.facts))
+            self.describe()
             covered: set[str] = set()
             begun: list[Shard] = []
             for shard in self._shards():
@@ -292,6 +322,7 @@ class Encoding:
 class Finding:
     """One line of `cache ls` or `cache verify`."""
 
+    kind: str
     encoding: str
     shard: str
     planes: int
@@ -303,23 +334,24 @@ class Finding:
 
 def inspect(cache: Path, verify: bool) -> Iterator[Finding]:
     """Every shard of a cache; with `verify` each byte is read and compared with its checksum."""
-    for folder in sorted((cache / "features").glob("*/")):
+    for folder in [folder for kind in KINDS for folder in sorted((cache / kind).glob("*/"))]:
+        kind = folder.parent.name
         try:
             facts = json.loads((folder / "encoding.json").read_text())
             fault = None if digest_of(facts)[:16] == folder.name else "encoding.json does not match its key"
         except (OSError, ValueError):
             facts, fault = {}, "encoding.json is missing or damaged"
         if fault is not None:
-            yield Finding(folder.name, "-", 0, 0, 0, fault, facts)
+            yield Finding(kind, folder.name, "-", 0, 0, 0, fault, facts)
         for child in sorted(path for path in folder.iterdir() if path.is_dir()):
             shard = Shard.open(child)
             if shard is None:
                 size = sum(file.stat().st_size for file in child.iterdir() if file.is_file())
-                yield Finding(folder.name, child.name, 0, 0, size, "shard.json is missing or damaged", facts)
+                yield Finding(kind, folder.name, child.name, 0, 0, size, "shard.json is missing or damaged", facts)
                 continue
             start = shard.damaged_from() if verify else None
             fault = None if start is None else f"chunk at row {start} does not match its checksum"
-            yield Finding(folder.name, child.name, shard.planes, shard.done, shard.bytes, fault, facts)
+            yield Finding(kind, folder.name, child.name, shard.planes, shard.done, shard.bytes, fault, facts)
 
 
 def collect_garbage(cache: Path) -> tuple[int, int]:
@@ -330,7 +362,7 @@ def collect_garbage(cache: Path) -> tuple[int, int]:
     for finding in list(inspect(cache, verify=True)):
         if finding.shard == "-" or (finding.fault is None and finding.done == finding.planes):
             continue
-        folder = cache / "features" / finding.encoding / finding.shard
+        folder = cache / finding.kind / finding.encoding / finding.shard
         lock = folder.with_name(folder.name + ".lock")
         try:
             with FileLock(lock, timeout=0):
@@ -338,7 +370,7 @@ def collect_garbage(cache: Path) -> tuple[int, int]:
                 removed, freed = removed + 1, freed + finding.bytes
         except Timeout:
             continue
-    for leftover in (cache / "features").glob("*/*/.*.tmp"):
+    for leftover in [file for kind in KINDS for file in (cache / kind).glob("*/*/.*.tmp")]:
         freed += leftover.stat().st_size
         leftover.unlink(missing_ok=True)
     return removed, freed

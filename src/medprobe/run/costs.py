@@ -16,10 +16,11 @@ SIDE = 64
 """Planes are brought to this for measuring, and the time is scaled by their area."""
 
 
-def fit_seconds(head: Any, encoder: Any, preprocessing: Preprocessing, planes: Sequence[Sequence[int]], channels: int, classes: int, sources: tuple[Source, ...]) -> float:
+def fit_seconds(head: Any, encoder: Any, preprocessing: Preprocessing, planes: Sequence[Sequence[int]], channels: int, classes: int, sources: tuple[Source, ...], levels: int | None) -> float:
     """Seconds to fit and predict one cell; 0 for heads that take no time to speak of.
 
-    `planes`: of each case to train, validate and test on; `channels`: encoded one by one; `sources`: of the first case, for its size.
+    `planes`: of each case to train, validate and test on; `channels`: encoded one by one; `sources`: of the first case, for its size;
+    `levels`: how many of the encoder's grids the head is given, None: all.
     """
     if not hasattr(head, "seconds"):
         return 0.0
@@ -28,19 +29,19 @@ def fit_seconds(head: Any, encoder: Any, preprocessing: Preprocessing, planes: S
     except CaseError:  # met, with its name, when it is encoded
         return 0.0
     try:
-        return _measured(head, encoder, preprocessing, planes, channels, classes, frame)
+        return _measured(head, encoder, preprocessing, planes, channels, classes, frame, levels or 0)
     except (RuntimeError, ValueError, TypeError, MemoryError):  # an estimate only: a network that does not fit fails in its cell
         return 0.0
 
 
-def _measured(head: Any, encoder: Any, preprocessing: Preprocessing, planes: Sequence[Sequence[int]], channels: int, classes: int, frame: recipes.Planes) -> float:
+def _measured(head: Any, encoder: Any, preprocessing: Preprocessing, planes: Sequence[Sequence[int]], channels: int, classes: int, frame: recipes.Planes, levels: int) -> float:
     import torch
 
     size = min(frame.pixels.shape[-1], SIDE // encoder.multiple * encoder.multiple or encoder.multiple)
     if encoder.image_size is not None and not encoder.interpolates:
         size = encoder.image_size
     made = encoder(torch.rand(1, preprocessing.colour or frame.pixels.shape[1], size, size))
-    shapes = [(channels * grid.shape[1], *grid.shape[2:]) for grid in made.grids]
+    shapes = [(channels * grid.shape[1], *grid.shape[2:]) for grid in made.grids[-levels:]]
     return float(head.seconds(shapes, frame.pixels.shape[-1] / size, max(frame.frame.shape), planes, classes))
 
 
@@ -73,7 +74,7 @@ def of_group(group: Any) -> float:
             first = next((entries[case.id, "image"] for case in question.cases if (case.id, "image") in entries), None)
             known[id(question)] = 0.0 if first is None else fit_seconds(
                 question.head, group.loaded.encoder, group.preprocessing, [[planes[place] for place in part] for part in (parts.train, parts.val, parts.test)],
-                len(first), len(question.dataset.classes), first[0][1],
+                len(first), len(question.dataset.classes), first[0][1], question.levels,
             )  # fmt: skip
         total += known[id(question)]
     return total

@@ -10,7 +10,8 @@ import numpy as np
 
 from medprobe.errors import CaseError, MedprobeError
 from medprobe.features.bank import Bank, StoredBank, StreamedBank
-from medprobe.features.encode import Pipeline
+from medprobe.features.encode import Pipeline, plane_facts
+from medprobe.features.planes import PlaneStore
 from medprobe.features.reduce import reduce_named
 from medprobe.features.samples import EncodedSamples, Item
 from medprobe.imaging import recipes
@@ -32,7 +33,9 @@ def open_bank(group: Group, request: Request, cache: Path, progress: Progress) -
         return ImageBank(group, progress)
     batch = request.batch_size or (16 if device_of(request.device) == "cpu" else 128)
     workers = min(2, os.cpu_count() or 1) if group.missing_planes > 4 * batch else 0
-    pipeline = Pipeline(group.encoder, group.preprocessing, group.grids, batch, workers)
+    planes = PlaneStore(cache, plane_facts(group.preprocessing), group.planes_budget)
+    planes.look_for(group.missing)
+    pipeline = Pipeline(group.encoder, group.preprocessing, group.grids, batch, workers, planes)
     entries = list(group.entries.values())
     if planning.why_streamed(group, request, cache):
         return StreamedBank(pipeline, group.sources, entries, progress, request.max_ram)
@@ -84,7 +87,7 @@ def samples_of(question: Question, group: Group, bank: Bank, indices: Sequence[i
         items += _items(replace(case, images=reading.images(question.task, case)) if images or describe else case, keys, question)
     return EncodedSamples(
         items, bank, question.task.window, question.task.planes, images, reduce_named(question.task.reduce), reading.decoder(question.task, question.masks),
-        describe, question.dataset.dims, vectors=shared,
+        describe, question.dataset.dims, question.levels, vectors=shared,
     )  # fmt: skip
 
 

@@ -13,7 +13,8 @@ from medprobe import encoders
 from medprobe.datasets._layout import fingerprint, locate, paths_of
 from medprobe.errors import CaseError, Faults, MedprobeError, MissingError, RequestError
 from medprobe.features.digests import Digests, source_key
-from medprobe.features.encode import Preprocessing, encoding_facts, measure
+from medprobe.features.encode import Preprocessing, decoded, encoding_facts, measure, plane_facts
+from medprobe.features.planes import KEPT
 from medprobe.features.reduce import reduce_named
 from medprobe.features.store import Encoding, Entry
 from medprobe.imaging import formats
@@ -87,6 +88,12 @@ class Question:
     def grids(self) -> Grids:
         """Which grids the head wants of an encoder: (layers by number, or None; how many at even distances then)."""
         return (self.task.layers, getattr(self.head, "levels", 1)) if "grid" in self.head.needs else LAST
+
+    @property
+    def levels(self) -> int | None:
+        """How many grids at even distances the head wants, the last among them; None where they are named by number."""
+        layers, levels = self.grids
+        return levels if layers is None else None
 
     def entries(self, joint_channels: bool, cases: Sequence[Case] | None = None) -> dict[tuple[str, str], list[tuple[Entry, tuple[Source, ...]]]]:
         """(case, role) → what is decoded as one: each channel alone, or all channels together for encoders that take any. Of `cases`,
@@ -163,6 +170,11 @@ class Group:
     seconds_per_plane: float
     cells: tuple[Cell, ...]
     dataset: str
+    undecoded: tuple[str, ...] = ()
+    """Those of `missing` whose planes no other encoder leaves decoded."""
+    bytes_per_decoded: int = 0
+    planes_budget: int = 0
+    """Bytes of decoded planes that the cache may hold."""
     fit_seconds: float = 0.0
     streamed: str | None = None
     """Why grids are not kept, if they are not."""
@@ -170,6 +182,16 @@ class Group:
     @property
     def missing_planes(self) -> int:
         return sum(self.entries[key].planes for key in self.missing)
+
+    @property
+    def to_decode(self) -> int:
+        return sum(self.entries[key].planes for key in self.undecoded)
+
+    @property
+    def bytes_decoded(self) -> int:
+        """Of the planes that are kept when they are decoded; 0 where they exceed what may be kept."""
+        wanted = self.to_decode * self.bytes_per_decoded
+        return wanted if wanted <= self.planes_budget else 0
 
 
 @dataclass(frozen=True)
@@ -191,6 +213,7 @@ class Plan:
                     "tasks": sorted({cell.question.task.name for cell in group.cells}), "cells": len(group.cells),
                     "planes": sum(entry.planes for entry in group.entries.values()), "planes_missing": group.missing_planes,
                     "bytes": group.missing_planes * group.bytes_per_plane,
+                    "planes_to_decode": group.to_decode, "bytes_decoded": group.bytes_decoded,
                     "minutes": (group.missing_planes * group.seconds_per_plane + group.fit_seconds) / 60,
                     "minutes_encoding": group.missing_planes * group.seconds_per_plane / 60, "streamed": group.streamed,
                 }
@@ -395,26 +418,66 @@ def _grouped(questions: Sequence[Question], loaded: Sequence[Loaded], request: R
                         raise RequestError(f"two of the tasks asked for would write the same result, {cell.stem}; give the manifests different names, or run them one by one with an --out each")
                     with faults.collected():
                         (done if results.finished(request.out / "results" / cell.stem, cell.facts, request.skip_unreadable) else todo).append(cell)
-                if not todo:
-                    continue
                 encoding = Encoding(cache, facts)
-                place = (id(one), encoder is None, encoding.key, id(question.cases), question.reads, question.task.axis, question.task.stride)
+                place = (id(one), encoder is None, encoding.key, id(question.cases), question.task.axis, question.task.stride, question.reads)
                 if place not in collected:
                     collected[place] = {"loaded": one, "encoder": encoder, "preprocessing": preprocessing, "grids": grids, "encoding": encoding, "question": question, "cells": []}
                 collected[place]["cells"] += todo
+    _merge(collected)
     groups: list[Group] = []
-    for parts in collected.values():
+    planned: set[tuple[str, str]] = set()
+    for parts in (parts for parts in collected.values() if parts["cells"]):
         group = _group(request=request, **parts)
+        decoding = Encoding(cache, plane_facts(group.preprocessing), KEPT).key
+        group = replace(group, undecoded=tuple(key for key in group.undecoded if (decoding, key) not in planned))
+        planned |= {(decoding, key) for key in group.undecoded}
         before = sum(each.missing_planes * each.bytes_per_plane for each in groups if each.streamed is None)
         groups.append(replace(group, streamed=why_streamed(group, request, cache, before), fit_seconds=costs.of_group(group)))
-    return groups, done
+    spare = _spare(groups, request, cache)
+    return [replace(group, planes_budget=spare) for group in groups], done
+
+
+def _merge(collected: Mapping[tuple, dict[str, Any]]) -> None:
+    """Cells whose features those of others contain join them, so that no plane is encoded twice."""
+    moved: set[tuple] = set()
+    for place, narrow in collected.items():
+        for other, wide in collected.items():
+            same = place != other and other not in moved and place[3:-1] == other[3:-1] and place[-1] <= other[-1] and narrow["encoder"] is not None and wide["encoder"] is not None
+            if same and contains(wide["encoding"].facts, narrow["encoding"].facts):
+                wide["cells"] += narrow["cells"]
+                narrow["cells"] = []
+                moved.add(place)
+                break
+
+
+def contains(wide: Mapping[str, Any], narrow: Mapping[str, Any]) -> bool:
+    """Whether one encoding holds what another does: vectors are in every one, the last grid in every one with grids at even distances."""
+    if wide == narrow:
+        return True
+    ways = {"layers", "grids"}
+    if any(wide.get(name) != narrow.get(name) for name in (wide.keys() | narrow.keys()) - ways) or narrow["layers"] is not None or not wide["grids"]:
+        return False
+    return not narrow["grids"] if wide["layers"] is None else str(wide["layers"]).endswith("levels")
+
+
+def _spare(groups: Sequence[Group], request: Request, cache: Path) -> int:
+    """Bytes that decoded planes may take: their own budget, and what features leave of that of the cache."""
+    if request.cache_budget is None:
+        return request.planes_budget
+    planned = sum(group.missing_planes * group.bytes_per_plane for group in groups if group.streamed is None)
+    return max(0, min(request.planes_budget, request.cache_budget - _held(cache) - planned))
+
+
+def _held(cache: Path) -> int:
+    """Bytes of the features in a cache."""
+    return sum(file.stat().st_size for file in (cache / "features").rglob("*.npy"))
 
 
 def why_streamed(group: Group, request: Request, cache: Path, planned: int = 0) -> str | None:
     """A sentence where the features of a group would exceed the budget beside what is kept, and `planned` bytes more."""
     if request.cache_budget is None or not group.missing_planes:
         return None
-    held = sum(file.stat().st_size for file in (cache / "features").rglob("*.npy")) + planned
+    held = _held(cache) + planned
     more = group.missing_planes * group.bytes_per_plane
     if held + more <= request.cache_budget:
         return None
@@ -461,8 +524,20 @@ def _group(
                 sources.setdefault(entry.key, channels)
     found = encoding.find(entries)
     missing = tuple(key for key in entries if key not in found)
-    cost = (0, 0.0)
+    cost, each = (0, 0.0), 0
+    undecoded: tuple[str, ...] = ()
     if missing:
         made = sum(map(len, windows_of(sources[missing[0]], preprocessing.window)))
         cost = measure(encoder, preprocessing, grids, made)
-    return Group(loaded, encoder, preprocessing, grids, encoding, entries, sources, missing, *cost, tuple(cells), question.dataset.name)
+        kept = Encoding(encoding.cache, plane_facts(preprocessing), KEPT).find(missing)
+        undecoded = tuple(key for key in missing if key not in kept)
+        each = _bytes_decoded(sources[undecoded[0]], preprocessing) if undecoded else 0
+    return Group(loaded, encoder, preprocessing, grids, encoding, entries, sources, missing, *cost, tuple(cells), question.dataset.name, undecoded, each)
+
+
+def _bytes_decoded(sources: tuple[Source, ...], preprocessing: Preprocessing) -> int:
+    """Bytes of a plane as it is kept, by the first of a case; 0 if it cannot be read, which is met when all are decoded."""
+    try:
+        return decoded(sources, preprocessing.narrow, stop=1).pixels[0].nbytes
+    except MedprobeError:
+        return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medprobe.errors import RequestError
+from medprobe.features.planes import DEFAULT_BUDGET
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Request:
     settings: Mapping[str, Any] = field(default_factory=dict)
     cache: Path | None = None
     cache_budget: int | None = None
+    planes_budget: int = DEFAULT_BUDGET
     max_ram: int = 8 << 30
     skip_unreadable: int = 0
     fail_fast: bool = False

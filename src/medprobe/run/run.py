@@ -306,6 +306,10 @@ def describe(plan: Plan) -> list[str]:
         if group["minutes"] > group["minutes_encoding"]:
             work += f"; fits about {_duration(60 * (group['minutes'] - group['minutes_encoding']))}"
         lines.append(f"  {group['model']} on {group['dataset']} at {size}: {work}; {group['cells']} results ({', '.join(group['tasks'])})")
+        if group["bytes_decoded"]:
+            lines.append(f"    {group['planes_to_decode']} planes to decode, kept for other encoders: {group['bytes_decoded'] / 1e6:.1f} MB")
+        elif group["planes_missing"] and not group["planes_to_decode"]:
+            lines.append("    nothing to decode: an earlier run left the planes decoded")
         if group["streamed"]:
             lines.append(f"    not kept, since {group['streamed']}")
     lines += [f"  note: {note}" for note in facts["notes"]]

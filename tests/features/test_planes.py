@@ -1,0 +1,169 @@
+"""Decoded planes that are kept: what they give is what decoding gives, and no more is kept than the budget."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medprobe import encoders
+from medprobe.features.bank import StoredBank, StreamedBank
+from medprobe.features.digests import Digests, source_key
+from medprobe.features.encode import Pipeline, Preprocessing, encoding_facts, plane_facts
+from medprobe.features.planes import PlaneStore
+from medprobe.features.store import Encoding, Entry, Shard, collect_garbage, inspect
+from medprobe.types import Source
+
+SIDE = 32
+Sources = Mapping[str, tuple[Source, ...]]
+
+
+def pictures(folder: Path, count: int, mode: str = "L", name: str = "image") -> dict[str, tuple[Source, ...]]:
+    rng = np.random.default_rng(len(name) + count)
+    paths = [folder / f"{name}{number}.png" for number in range(count)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 255, (40, 50) if mode == "L" else (40, 50, 3), np.uint8)).save(path)
+    digests = Digests(None).of(paths)
+    return {source_key((Source(path),), digests): (Source(path),) for path in paths}
+
+
+def features(cache: Path, spec: str, sources: Sources, budget: int, colour: int | None = 3, planes: Mapping[str, int] | None = None, grids: bool = False) -> dict[str, np.ndarray]:
+    """Encoded with planes that are kept in the cache, features read back by key."""
+    encoder = encoders.load(spec)
+    preprocessing = Preprocessing("full-range", (SIDE, SIDE), colour=colour)  # type: ignore[arg-type]
+    store = PlaneStore(cache, plane_facts(preprocessing), budget)
+    store.look_for(sources)
+    pipeline = Pipeline(encoder, preprocessing, grids, 4, 0, store)
+    entries = [Entry(key, (planes or {}).get(key, 1)) for key in sources]
+    encoding = Encoding(cache, encoding_facts(encoder, preprocessing, grids, "fp32"))
+    bank = StoredBank(encoding, pipeline, sources, entries, lambda done, total, what: None)
+    return {key: np.array(bank.features(key).patch_mean) for key in sources if key not in bank.unreadable}
+
+
+def kept(cache: Path) -> int:
+    return sum(file.stat().st_size for file in cache.glob("planes/*/*/*.npy"))
+
+
+FIRST, SECOND = "pixels", "random:timm:vit_pwee_patch16_reg1_gap_256"
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_second_encoder_decodes_nothing_and_gives_the_same(tmp_path: Path, mode: str) -> None:
+    sources = pictures(tmp_path, 7, mode)
+    expected = features(tmp_path / "other", SECOND, sources, 0)
+    assert not kept(tmp_path / "other")
+    features(tmp_path / "cache", FIRST, sources, 10**9)
+    channels = 1 if mode == "L" else 3
+    assert 0 < kept(tmp_path / "cache") - 7 * channels * SIDE**2 < 300, "8-bit rows and a header; grey once"
+    for path in tmp_path.glob("*.png"):
+        path.unlink()
+    found = features(tmp_path / "cache", SECOND, sources, 10**9)
+    assert {key: value.tobytes() for key, value in found.items()} == {key: value.tobytes() for key, value in expected.items()}
+
+
+def test_planes_of_a_volume_are_kept_as_they_are_made(tmp_path: Path) -> None:
+    volume = np.random.default_rng(0).normal(size=(9, 20, 20)).astype(np.float32)
+    np.save(tmp_path / "volume.npy", volume)
+    source = (Source(tmp_path / "volume.npy"),)
+    key = source_key(source, Digests(None).of([tmp_path / "volume.npy"]))
+    expected = features(tmp_path / "other", SECOND, {key: source}, 0, planes={key: 9})
+    features(tmp_path / "cache", FIRST, {key: source}, 10**9, None, {key: 9})
+    (tmp_path / "volume.npy").unlink()
+    found = features(tmp_path / "cache", SECOND, {key: source}, 10**9, planes={key: 9})
+    np.testing.assert_array_equal(found[key], expected[key])
+
+
+def test_streamed_planes_are_decoded_once(tmp_path: Path) -> None:
+    volume = np.random.default_rng(0).integers(0, 255, (9, 20, 20), np.uint8)
+    np.save(tmp_path / "volume.npy", volume)
+    source = (Source(tmp_path / "volume.npy"),)
+    key = source_key(source, Digests(None).of([tmp_path / "volume.npy"]))
+    encoder, preprocessing = encoders.load(SECOND), Preprocessing("full-range", (SIDE, SIDE), colour=3)
+    store = PlaneStore(tmp_path / "cache", plane_facts(preprocessing), 10**9)
+    bank = StreamedBank(Pipeline(encoder, preprocessing, True, 4, 0, store), {key: source}, [Entry(key, 9)], lambda done, total, what: None, 0)
+    first = np.array(bank.features(key).grids[0][:9])
+    (tmp_path / "volume.npy").unlink()
+    np.testing.assert_array_equal(np.array(bank.features(key).grids[0][:9]), first)
+
+
+def test_grey_and_colour_together_are_not_kept(tmp_path: Path) -> None:
+    sources = pictures(tmp_path, 3) | pictures(tmp_path, 3, "RGB", "colour")
+    features(tmp_path / "cache", SECOND, sources, 10**9)
+    assert not kept(tmp_path / "cache")
+    assert len(features(tmp_path / "cache", "mean-rgb", sources, 10**9)) == 6
+
+
+def test_an_unreadable_image_is_said_again_and_the_others_are_kept(tmp_path: Path) -> None:
+    sources = pictures(tmp_path, 6)
+    broken = sorted(tmp_path.glob("*.png"))[2]
+    broken.write_bytes(broken.read_bytes()[:60])
+    for spec in (FIRST, SECOND):
+        assert len(features(tmp_path / "cache", spec, sources, 10**9)) == 5
+    assert kept(tmp_path / "cache") > 5 * SIDE**2
+
+
+def test_the_budget_holds_and_what_was_used_last_stays(tmp_path: Path) -> None:
+    cache, budget = tmp_path / "cache", 2 * (4 * SIDE**2 + 200)
+    parts = [pictures(tmp_path, 4, name=name) for name in ("a", "bb", "ccc")]
+    for number, sources in enumerate(parts):
+        features(cache, FIRST, sources, budget)
+        assert kept(cache) <= budget
+        for place, file in enumerate(cache.glob("planes/*/*/shard.json")):
+            os.utime(file, (place + number, place + number))
+    newest = PlaneStore(cache, plane_facts(Preprocessing("full-range", (SIDE, SIDE), colour=3)), budget)
+    newest.look_for([key for sources in parts for key in sources])
+    assert len(newest.found(parts[-1])) == 4
+    assert sum(len(newest.found(sources)) for sources in parts) == 8
+    features(tmp_path / "small", FIRST, parts[0], 100)
+    assert not kept(tmp_path / "small"), "less than all of a shard is not kept"
+
+
+def test_damaged_planes_are_decoded_again(tmp_path: Path) -> None:
+    sources = pictures(tmp_path, 5)
+    expected = features(tmp_path / "other", SECOND, sources, 0)
+    features(tmp_path / "cache", FIRST, sources, 10**9)
+    (file,) = (tmp_path / "cache").glob("planes/*/*/planes.npy")
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 255
+    file.write_bytes(data)
+    assert [finding.kind for finding in inspect(tmp_path / "cache", verify=True) if finding.fault] == ["planes"]
+    found = features(tmp_path / "cache", SECOND, sources, 10**9)
+    assert all(np.array_equal(found[key], expected[key]) for key in sources)
+    assert not any(finding.fault for finding in inspect(tmp_path / "cache", verify=True)), "kept anew"
+    assert collect_garbage(tmp_path / "cache") == (0, 0)
+
+
+def test_planes_that_vanish_after_they_were_found_are_decoded(tmp_path: Path) -> None:
+    sources = pictures(tmp_path, 5)
+    preprocessing = Preprocessing("full-range", (SIDE, SIDE), colour=3)
+    features(tmp_path / "cache", FIRST, sources, 10**9)
+    store = PlaneStore(tmp_path / "cache", plane_facts(preprocessing), 10**9)
+    store.look_for(sources)
+    for file in (tmp_path / "cache").glob("planes/*/*/*"):
+        file.unlink()
+    shard = Shard.of(tmp_path / "shards", tuple(Entry(key, 1) for key in sources))
+    (chunk,) = Pipeline(encoders.load(SECOND), preprocessing, False, 4, 0, store).chunks(shard, sources, 0, 5)
+    assert not chunk.unreadable
+    assert np.isfinite(chunk.rows["patch_mean"]).all()
+    assert chunk.rows["patch_mean"].std() > 0
+
+
+def test_what_a_cut_off_run_kept_is_gone_on_from(tmp_path: Path) -> None:
+    """Planes are written before the features of their chunk: a run that ended between the two left one chunk more of planes."""
+    sources = pictures(tmp_path, 300)
+    preprocessing = Preprocessing("full-range", (SIDE, SIDE), colour=3)
+    cache = tmp_path / "cache"
+    shard = Shard.of(tmp_path / "shards", tuple(Entry(key, 1) for key in sources))
+    store = PlaneStore(cache, plane_facts(preprocessing), 10**9)
+    pipeline = Pipeline(encoders.load(FIRST), preprocessing, False, 64, 0, store)
+    with store.keeping(shard) as keep:
+        for chunk in pipeline.chunks(shard, sources, 0, 256):
+            keep(chunk.start, chunk.planes, chunk.frames, chunk.unreadable)
+    shard.done = 128
+    with store.keeping(shard) as keep:
+        for chunk in pipeline.chunks(shard, sources, 128, 300):
+            keep(chunk.start, chunk.planes, chunk.frames, chunk.unreadable)
+    (finding,) = inspect(cache, verify=True)
+    assert (finding.done, finding.fault) == (300, None)
