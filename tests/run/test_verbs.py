@@ -92,8 +92,8 @@ def test_scoring_the_predictions_of_a_run_gives_its_scores(toy: Path) -> None:
 
 def test_a_cache_is_listed_and_cleaned_and_its_budget_changes_no_score(toy: Path) -> None:
     medprobe(toy, "run", "-m", "pixels", "-t", "toy.toml/logreg", "-o", "out", "--cache", "cache")
-    (row,) = json.loads(medprobe(toy, "cache", "ls", "--cache", "cache", "--json"))
-    assert (row["encoder"], row["planes"]) == ("pixels", CASES)
+    rows = json.loads(medprobe(toy, "cache", "ls", "--cache", "cache", "--json"))
+    assert [(row["encoder"], row["planes"]) for row in rows] == [("pixels", CASES), ("decoded planes", CASES)]
     medprobe(toy, "run", "-m", "pixels", "-t", "toy.toml/logreg", "-o", "streamed", "--cache", "none", "--cache-budget", "1KB")
     assert not list((toy.parent / "none").rglob("*.npy")), "what exceeds the budget is not stored"
     stored, streamed = (json.loads(next((toy.parent / out).rglob("summary.json")).read_text())["scores"] for out in ("out", "streamed"))

@@ -17,7 +17,7 @@ import numpy as np
 from medprobe.errors import CaseError, MedprobeError
 from medprobe.features.planes import LARGEST_CHUNK, Found, Keep, PlaneStore
 from medprobe.features.store import CHUNK_PLANES, GRID_CHUNK_PLANES, Shard
-from medprobe.imaging import recipes
+from medprobe.imaging import formats, recipes
 from medprobe.types import Channels, Source
 
 ENCODING_VERSION = 1
@@ -225,6 +225,7 @@ class Pipeline:
             return
         import torch
 
+        formats.prepare(source for batch in batches for piece in batch for source in piece.sources)
         owners = _owners(batches, self.workers)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")

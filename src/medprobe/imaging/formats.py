@@ -15,6 +15,7 @@ Each of these modules has three functions: `count` and `channels` from headers, 
 
 import importlib
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,14 +24,14 @@ from typing import Protocol, cast
 import numpy as np
 
 from medprobe.errors import CaseError, MedprobeError
-from medprobe.imaging import arrays, nifti, series, simpleitk
+from medprobe.imaging import arrays, nifti, png, series, simpleitk
 from medprobe.imaging.canonical import Grid, planes_of, raws_of
 from medprobe.imaging.folder import pictures_in
 from medprobe.imaging.raw import Raw, check_finite, chosen, said_plainly, stamp
 from medprobe.imaging.resample import PLACES, divided, on_grid, placed_at, rescaled, turned
 from medprobe.types import Lattice, Source
 
-__all__ = ["Grid", "Raw", "count_planes", "files_of", "grid", "identify", "is_grey", "notes", "pictures_in", "read"]
+__all__ = ["Grid", "Raw", "count_planes", "files_of", "grid", "identify", "is_grey", "notes", "pictures_in", "prepare", "read"]
 
 SUFFIXES = {
     "pictures": (".png", ".jpg", ".jpeg", ".bmp", ".webp"), "tiff": (".tif", ".tiff"), "dicom": (".dcm", ".dicom"),
@@ -38,6 +39,8 @@ SUFFIXES = {
     "arrays": (".npy", ".npz", ".h5", ".hdf5", ".hdf"),
 }  # fmt: skip
 """Module of this package → the suffixes it reads."""
+MANY = 256
+"""Files from which on it pays to load compiled loops for them."""
 VOLUMES = ("nifti", "simpleitk", "series")
 """Formats that always say where their voxels lie."""
 
@@ -92,6 +95,12 @@ def read(source: Source, start: int = 0, stop: int | None = None) -> Raw:
             raise CaseError(f"{source.path}: expected planes {start} to {'the last' if stop is None else stop}, found none; the file may be partial")
         check_finite(raw.pixels, source.path)
         return replace(raw, pixels=raw.pixels.astype(raw.pixels.dtype.newbyteorder("="), copy=False))
+
+
+def prepare(sources: Iterable[Source]) -> None:
+    """Load what reads many files of one kind fast: once, before processes that read them are forked."""
+    if sum(source.path.suffix.lower() == ".png" for source in sources) >= MANY:
+        png.load()
 
 
 def changed(source: Source) -> tuple[int, ...]:

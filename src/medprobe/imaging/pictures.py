@@ -1,4 +1,4 @@
-"""Pictures through Pillow: PNG, JPEG, BMP, WebP.
+"""Pictures through Pillow: PNG (the plain ones faster, png.py), JPEG, BMP, WebP.
 
 Grey stays one channel (1-bit as 0 and 255); palettes and CMYK become RGB; alpha is dropped, not blended; EXIF orientation
 is applied; an animated picture is its first frame. 16-bit grey keeps its bits, of 16-bit colour Pillow gives the upper 8.
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from medprobe.errors import CaseError
+from medprobe.imaging import png
 from medprobe.imaging.raw import MAX_PLANE, Raw, chosen, range_of
 from medprobe.types import Source
 
@@ -57,6 +58,9 @@ def opened(path: Path) -> Iterator[Any]:
 
 def plain(file: Any) -> np.ndarray:
     """A Pillow image as (H, W) or (H, W, 3): uint8, uint16, int32 or float32."""
+    pixels = png.decoded(file)
+    if pixels is not None:
+        return pixels
     file.load()
     image = file
     if file.getexif().get(ORIENTATION, 1) != 1:

@@ -53,7 +53,7 @@ def cache_rows(findings: Iterable[Finding]) -> list[dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     for finding in findings:
         facts = finding.facts
-        row = rows.setdefault(finding.encoding, {"encoding": finding.encoding, "encoder": facts.get("encoder", "unknown"), "size": facts.get("size"), "precision": facts.get("precision"), "shards": 0, "planes": 0, "bytes": 0})
+        row = rows.setdefault(finding.encoding, {"encoding": finding.encoding, "encoder": facts.get("encoder", "unknown" if finding.kind == "features" else "decoded planes"), "size": facts.get("size"), "precision": facts.get("precision"), "shards": 0, "planes": 0, "bytes": 0})
         row["shards"] += finding.shard != "-"
         row["planes"] += finding.done
         row["bytes"] += finding.bytes
