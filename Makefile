@@ -12,7 +12,7 @@ help:
 	@echo "make test    the tests (10 minutes at most on 2 cores, after set-up)"
 	@echo "make accept  the long checks"
 	@echo "make check   ruff, mypy, import-linter, documentation"
-	@echo "make bench   speed beside what people use, as ratios"
+	@echo "make bench   speed beside what people use, as ratios; writes docs/performance.md"
 	@echo "make traps   every known trap of the datasets and the test that covers it"
 
 $(BIN)/python:
@@ -45,7 +45,7 @@ check: $(VENV)/.all
 	$(BIN)/zensical build --clean
 
 bench: $(VENV)/.all
-	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+	$(BIN)/python benchmarks
 
 traps: $(VENV)/.all
 	@$(BIN)/python -m pytest -q --traps --collect-only tests | grep -e '->' | sort

@@ -1,20 +1,14 @@
-"""ConvexAdam and MIND beside the package `convexAdam`, in one run, as ratios.
-
-    python benchmarks/bench_convexadam.py [--quick] [--threads 2]
+"""ConvexAdam: displacements and MIND beside the package `convexAdam`.
 
 A pair of 128 x 128 x 32 with the 12 channels of MIND, and with 24 (MIND of it and of it blurred), under the original's defaults and under a
-finer search. Both get the same features; runs alternate, and a ratio is the median over pairs. |u - u_ref| is with `reference_scaling`. Peak memory is that of a
+finer search. Both get the same features. |u - u_ref| is with `reference_scaling`. Peak memory is that of a
 fresh process, beyond what it had after loading features and libraries and a small pair. Times of our stages are medians of three.
 """
 
-import argparse
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 import warnings
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +16,7 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from bench_surface import high_water
+from _bench import alone, high_water, in_turns, note, parser, row, timed
 
 GOAL = 8
 SETTINGS = {"defaults": {"grid_sp": 6, "disp_hw": 4}, "finer search": {"grid_sp": 3, "disp_hw": 3}}
@@ -56,26 +50,18 @@ def package(fixed: np.ndarray, moving: np.ndarray, **options: Any) -> np.ndarray
     return np.moveaxis(theirs.convex_adam_pt(empty, empty, dtype=torch.float32, device=torch.device("cpu"), **options), -1, 0)
 
 
-def timed(run: Callable[..., Any], *args: Any, **options: Any) -> tuple[float, Any]:
-    begin = time.perf_counter()
-    found = run(*args, **options)
-    return time.perf_counter() - begin, found
+SIDES = {"medprobe": ours, "convexAdam": package}
 
 
-def peak(file: Path, name: str, settings: str, threads: int) -> float:
-    script = f"import sys; sys.path.insert(0, {sys.path[0]!r}); import bench_convexadam as b; b.grow({str(file)!r}, {name!r}, {settings!r}, {threads})"
-    return float(subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, capture_output=True, text=True).stdout)
-
-
-def grow(file: str, name: str, settings: str, threads: int) -> None:
-    torch.set_num_threads(threads)
-    run, options = {"ours": ours, "package": package}[name], SETTINGS[settings]
+def grow(file: str, side: str, settings: str) -> float:
+    """MB that the registration needs in this process, which has loaded the features and the libraries before."""
+    run = partial(SIDES[side], **SETTINGS[settings])
     with np.load(file) as data:
         pair = data["fixed"], data["moving"]
-    run(*(np.ascontiguousarray(image[:, :18, :18, :18]) for image in pair), **options)
+    run(*(np.ascontiguousarray(image[:, :18, :18, :18]) for image in pair))
     before = high_water()
-    run(*pair, **options)
-    print((high_water() - before) / 1024)
+    run(*pair)
+    return (high_water() - before) / 1e6
 
 
 def stages(fixed: np.ndarray, moving: np.ndarray, options: dict[str, int]) -> str:
@@ -83,50 +69,47 @@ def stages(fixed: np.ndarray, moving: np.ndarray, options: dict[str, int]) -> st
 
     steps = (options["grid_sp"],) * 3
     with parts._threads() as share:
-        convex = [timed(parts._search_displacement, share, fixed, moving, steps, options["disp_hw"], True, False) for _ in range(3)]
+        convex = [timed(lambda: parts._search_displacement(share, fixed, moving, steps, options["disp_hw"], True, False)) for _ in range(3)]
         u = convex[0][1]
-        adam = [timed(parts._refine, share, fixed, moving, u, (2, 2, 2), 1.25, 80, 1.0, False)[0] for _ in range(3)]
-    return f"convex {statistics.median(one[0] for one in convex) * 1e3:.0f} ms, Adam {statistics.median(adam) * 1e3:.0f} ms"
+        adam = [timed(lambda: parts._refine(share, fixed, moving, u, (2, 2, 2), 1.25, 80, 1.0, False)) for _ in range(3)]
+    return ", ".join(f"{name} {statistics.median(one[0] for one in runs) * 1e3:.0f} ms" for name, runs in (("convex", convex), ("Adam", adam)))
 
 
-def mind(pairs: int) -> None:
+def mind() -> None:
     from convexAdam.convex_adam_utils import MINDSSC
 
     from medprobe.encoders.mind import mind_ssc
 
     image = pictures()[0].astype(np.float32)
-    tensor = torch.from_numpy(image)[None, None]
-    mind_ssc(image)
-    runs = [(timed(mind_ssc, image)[0], timed(MINDSSC, tensor, 1, 2, device="cpu")[0]) for _ in range(pairs)]
-    print(f"MIND: {statistics.median(b for _, b in runs):.3f} s, medprobe {statistics.median(a for a, _ in runs):.3f} s: {statistics.median(b / a for a, b in runs):.1f} x")
+    pairs = in_turns(lambda: mind_ssc(image), lambda: MINDSSC(torch.from_numpy(image)[None, None], 1, 2, device="cpu"))
+    apart = max(min(np.abs(one - other).max() for other in pairs.other[0].numpy()) for one in pairs.mine)
+    row("MIND, 128x128x32", "convexAdam", pairs.ratio, spread=pairs.range, equality=f"largest difference {apart:.1e}, of channels in another order", limit=str(pairs))
+
+
+def register(channels: int, settings: str, rounds: int) -> None:
+    options = SETTINGS[settings]
+    pair = tuple(features(image, channels) for image in pictures())
+    pairs = in_turns(partial(ours, *pair, **options), partial(package, *pair, **options), rounds, warm=False)
+    apart = np.abs(ours(*pair, **options, reference_scaling=True) - pairs.other).mean()
+    job = f"128x128x32, {channels} channels, {settings} ({', '.join(f'{name} {value}' for name, value in options.items())})"
+    equality = f"mean |u - u_ref| {apart:.5f} of {np.abs(pairs.other).mean():.3f} voxels"
+    row(f"{job}; {rounds} pairs", "convexAdam", pairs.ratio, goal=GOAL, spread=pairs.range, equality=equality, limit=f"{pairs}; ours: {stages(*pair, options)}")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pair.npz"
+        np.savez(file, fixed=pair[0], moving=pair[1])
+        mine, theirs = (alone(grow, str(file), side, settings) for side in SIDES)
+    row(f"peak memory beyond the features, {job}", "convexAdam", mine / theirs, at_most=True, limit=f"{mine:.0f} MB against {theirs:.0f} MB")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="12 channels under the defaults only, three pairs of runs")
-    parser.add_argument("--threads", type=int, default=2)
-    asked = parser.parse_args()
-    pairs = 3 if asked.quick else 5
-    torch.set_num_threads(asked.threads)
-    fixed, moving = pictures()
-    small = features(fixed[:18, :18, :18], 12)
-    print(f"first call, with compiling or loading what was compiled: {timed(ours, small, small[:, ::-1])[0]:.1f} s; {asked.threads} threads")
-    mind(pairs)
+    quick = parser(__doc__, "12 channels under the defaults, three pairs of runs").parse_args().quick
+    small = features(pictures()[0][:18, :18, :18], 12)
+    note(f"The first call of a process, with compiling or loading what was compiled: {timed(lambda: ours(small, small[:, ::-1]))[0]:.1f} s.")
+    mind()
     warnings.simplefilter("ignore")
-    for channels in (12,) if asked.quick else (12, 24):
-        pair = features(fixed, channels), features(moving, channels)
-        for name, options in list(SETTINGS.items())[: 1 if asked.quick else None]:
-            runs = [(timed(ours, *pair, **options)[0], timed(package, *pair, **options)) for _ in range(pairs)]
-            ratio = statistics.median(b[0] / a for a, b in runs)
-            u, reference = ours(*pair, **options, reference_scaling=True), runs[0][1][1]
-            times = statistics.median(a for a, _ in runs), statistics.median(b[0] for _, b in runs)
-            print(f"{channels} channels, {name} ({options}): convexAdam {times[1]:.2f} s, medprobe {times[0]:.3f} s: {ratio:.1f} x (goal {GOAL}; {pairs} pairs)")
-            print(f"  mean |u - u_ref| {np.abs(u - reference).mean():.5f} of {np.abs(reference).mean():.3f} voxels; medprobe: {stages(*pair, options)}")
-            with tempfile.TemporaryDirectory() as folder:
-                file = Path(folder) / "pair.npz"
-                np.savez(file, fixed=pair[0], moving=pair[1])
-                memory = [peak(file, one, name, asked.threads) for one in ("ours", "package")]
-            print(f"  peak memory beyond the features: medprobe {memory[0]:.0f} MB, convexAdam {memory[1]:.0f} MB")
+    for channels in (12,) if quick else (12, 24):
+        for settings in list(SETTINGS)[: 1 if quick else None]:
+            register(channels, settings, 3 if quick else 5)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,22 @@
-"""Training `conv3d` on kept features beside the same with the encoder on-line, in one process, as ratios.
+"""Training `conv3d` on kept features: beside the same with the encoder on-line.
 
-    python benchmarks/bench_dense.py [large-256 ...]
+    python benchmarks/bench_dense.py [small-128 base-128 large-128 base-256 large-256]
 
-Four volumes of 32 x 128 x 128, batch 2; planes at 128 px, and at 256 px, where a decoder still works at the 128 of the masks. Kept: a step reads its grids from the store. On-line: a step encodes its planes first,
-as a script does that keeps nothing. Both take the same pieces in the same order, so that losses are equal; the median of
-three interleaved rounds, for encoders of three sizes with random weights. The ratio is bounded by (encoder + head) / head:
-it tells how much of a step the encoder is.
+Four volumes of 32 x 128 x 128, batch 2; planes at 128 px, and at 256 px, where a decoder still works at the 128 of the masks. Kept: a step reads its grids
+from the store. On-line: a step encodes its planes first, as a script does that keeps nothing. Both take the same pieces in the same order, so that losses
+are equal. The encoders have random weights. The ratio is bounded by (encoder + decoder) / decoder: it tells how much of a step the encoder is.
 """
 
-import statistics
-import sys
 import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
+from _bench import in_turns, parser, row
 from medprobe import encoders
 from medprobe.features.bank import StoredBank
 from medprobe.features.digests import Digests, source_key
@@ -30,14 +30,22 @@ from medprobe.types import Context, Sample, SampleList, Source
 
 ROUNDS = 3
 GOAL = 5.0
-SIZES = (("small", 128), ("base", 128), ("large", 128), ("base", 256), ("large", 256))
+PLANES = 32
+SIZES = ("small-128", "base-128", "large-128", "base-256", "large-256")
+DEFAULT = ("small-128", "large-256")
 
 
-def compare(size: str, side: int) -> None:
+def flops(work: Callable[[], object]) -> int:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def compare(size: str, side: int, rounds: int) -> None:
     rng = np.random.default_rng(0)
     encoder = encoders.load(f"random:timm:vit_{size}_patch16_dinov3", levels=4)
     with tempfile.TemporaryDirectory() as folder:
-        volumes = [rng.random((32, 128, 128), np.float32) for _ in range(4)]
+        volumes = [rng.random((PLANES, 128, 128), np.float32) for _ in range(4)]
         paths = [Path(folder) / f"{number}.npy" for number in range(4)]
         for path, volume in zip(paths, volumes, strict=True):
             np.save(path, volume)
@@ -46,7 +54,7 @@ def compare(size: str, side: int) -> None:
         preprocessing = Preprocessing("full-range", (side, side), colour=3)
         pipeline = Pipeline(encoder, preprocessing, True, 16, 0)
         encoding = Encoding(Path(folder) / "cache", encoding_facts(encoder, preprocessing, True, "fp32"))
-        bank = StoredBank(encoding, pipeline, sources, [Entry(key, 32) for key in sources], lambda done, total, what: None)
+        bank = StoredBank(encoding, pipeline, sources, [Entry(key, PLANES) for key in sources], lambda done, total, what: None)
         samples = SampleList([Sample(key, key, {"image": bank.features(key)}, target=LabelMap((volume > 0.9).astype(np.uint8))) for key, volume in zip(sources, volumes, strict=True)])
         head = HEADS.get("conv3d")()
         crops = Crops.read(samples, None, head.depth, Context(0, classes=("background", "bright")))
@@ -75,24 +83,31 @@ def compare(size: str, side: int) -> None:
                 losses.append(step(grids, masks, boxes))
             return losses
 
-        times: dict[str, list[float]] = {"kept": [], "online": []}
-        kept()
-        for _ in range(ROUNDS):
-            found = {}
-            for name, run in (("kept", kept), ("online", online)):
-                begin = time.perf_counter()
-                found[name] = run()
-                times[name].append(time.perf_counter() - begin)
-            np.testing.assert_allclose(found["kept"], found["online"], rtol=1e-4)
-        ratios = [b / a for a, b in zip(times["kept"], times["online"], strict=True)]
-        print(f"conv3d, ViT-{size} at {side} px: kept {statistics.median(times['kept']):.2f} s, on-line {statistics.median(times['online']):.2f} s: {statistics.median(ratios):.1f} x ({min(ratios):.1f} to {max(ratios):.1f}, goal {GOAL})", flush=True)
+        decoder, encoding_one = flops(kept), flops(lambda: encoder(planes_of(paths[0], 0)[:1]))
+        bound = 1 + len(paths) * PLANES * encoding_one / decoder
+        pairs = in_turns(kept, online, rounds, warm=False)
+    np.testing.assert_allclose(pairs.mine, pairs.other, rtol=1e-4)
+    apart = np.abs(np.divide(pairs.mine, pairs.other) - 1).max()
+    row(
+        f"train conv3d, ViT-{size} at {side} px, 4 volumes of 32x128x128; {rounds} pair{'s' * (rounds > 1)}",
+        "the encoder on-line",
+        pairs.ratio,
+        goal=GOAL,
+        spread=pairs.range,
+        equality=f"largest relative difference of losses {apart:.0e}",
+        limit=f"FLOPs: (encoder + decoder) / decoder = {bound:.1f}; {pairs}",
+    )
 
 
 def main() -> None:
-    wanted = sys.argv[1:]
-    for size, side in SIZES:
-        if not wanted or f"{size}-{side}" in wanted:
-            compare(size, side)
+    options = parser(__doc__, "the first of the sizes, one pair")
+    options.add_argument("sizes", nargs="*", metavar="size", help=f"of {', '.join(SIZES)} (default: {', '.join(DEFAULT)})")
+    asked = options.parse_args()
+    for name in (asked.sizes or DEFAULT)[: 1 if asked.quick else None]:
+        if name not in SIZES:
+            options.error(f"no size {name}")
+        size, side = name.split("-")
+        compare(size, int(side), 1 if asked.quick else ROUNDS)
 
 
 if __name__ == "__main__":

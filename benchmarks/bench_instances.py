@@ -1,26 +1,19 @@
-"""VOI and adapted Rand error of a CREMI test part beside scikit-image and CREMI's formulas, in turns, in one process.
+"""VOI and adapted Rand error of a CREMI test part: beside scikit-image and CREMI's formulas.
 
 The volume is 25 sections of 1250 x 1250, neuron-like: about 600 ids, the prediction with moved borders, bodies cut and
 joined, and a little background on both sides. Each side computes VOI and adapted Rand error from the two label arrays.
-Ratios are medians over interleaved rounds, with the lowest and the highest; ours is so short that it runs five times in
-each, for the median. Memory is the highest resident set of a
-process of its own, less that with the arrays loaded; the time of a first call is that of such a process with an empty
-cache of compiled code and with a filled one, the import of numba included.
+Memory is the highest resident set of a process of its own beyond that with the arrays loaded; the time of a first call is
+that of such a process with an empty cache of compiled code and with a filled one, the import of numba included.
 """
 
-import argparse
-import os
-import re
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from _bench import ROUNDS, alone, high_water, in_turns, note, parser, row, timed
 from medprobe.metrics.instances import contingency
 
 Scores = tuple[float, float, float]
@@ -93,106 +86,58 @@ def neurons(shape: tuple[int, int, int], dtype: str) -> tuple[np.ndarray, np.nda
     return pred, true
 
 
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def compare(job: str, peer: str, mine: Callable[[], Scores], theirs: Callable[[], Scores], rounds: int, goal: float | None = None) -> None:
+    pairs = in_turns(mine, theirs, rounds)
+    gap = np.abs(np.subtract(pairs.mine, pairs.other)).max()
+    assert gap < 1e-9, (pairs.mine, pairs.other)
+    row(f"{job}; {rounds} pairs", peer, pairs.ratio, goal=goal, spread=pairs.range, equality=f"largest difference {gap:.1e}", limit=str(pairs))
 
 
-def interleaved(
-    name: str, rounds: int, mine: Callable[[], Scores], theirs: Callable[[], Scores], goal: str = ""
-) -> None:
-    times: list[list[float]] = [[], []]
-    for turn in range(rounds):
-        for side in (0, 1) if turn % 2 == 0 else (1, 0):
-            times[side].append(statistics.median(seconds((mine, theirs)[side]) for _ in range(1 if side else 5)))
-    got, expected = mine(), theirs()
-    gap = np.abs(np.subtract(got, expected)).max()
-    ratios = [slow / fast for fast, slow in zip(*times, strict=True)]
-    fast, slow = (statistics.median(each) for each in times)
-    print(
-        f"{name:13} {slow:7.2f} s / ours {fast:6.3f} s  {statistics.median(ratios):6.1f}x  ({min(ratios):.1f}-"
-        f"{max(ratios):.1f}, median of {rounds}){goal}; scores differ by {gap:.1e}"
-    )
-    assert gap < 1e-9, (got, expected)
+def read_once(*arrays: np.ndarray) -> None:
+    for array in arrays:
+        np.bitwise_or.reduce(array, axis=None)
 
 
-def peak_kib() -> int:
-    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
-    assert found
-    return int(found[1])
+def first_call() -> float:
+    labels = np.ones((2, 8, 8), np.uint64)
+    return timed(lambda: ours(labels, labels))[0]
 
 
-def child(task: str, folder: str, **environment: str) -> float:
-    done = subprocess.run(
-        [sys.executable, __file__, "--child", task, folder],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return float(done.stdout)
-
-
-def run_child(task: str, folder: Path) -> None:
-    if task == "first call":
-        labels = np.ones((2, 8, 8), np.uint64)
-        start = time.perf_counter()
-        ours(labels, labels)
-        print(time.perf_counter() - start)
-        return
-    pred, true = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("pred", "true"))
-    SIDES[task](np.array(pred[:1, :64, :64]), np.array(true[:1, :64, :64]))
-    pred, true = (np.load(folder / f"{name}.npy") for name in ("pred", "true"))
-    loaded = peak_kib()
-    SIDES[task](pred, true)
-    print((peak_kib() - loaded) * 1024 / (pred.nbytes + true.nbytes))
+def grow(folder: str, side: str) -> float:
+    """The memory that a side needs in this process, which has loaded the libraries and the arrays before, as a share of the arrays."""
+    files = [Path(folder, f"{name}.npy") for name in ("pred", "true")]
+    SIDES[side](*(np.array(np.load(file, mmap_mode="r")[:1, :64, :64]) for file in files))
+    pred, true = map(np.load, files)
+    loaded = high_water()
+    SIDES[side](pred, true)
+    return (high_water() - loaded) / (pred.nbytes + true.nbytes)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a ninth of the volume and one round")
-    parser.add_argument("--dtype", default="uint64")
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.child:
-        run_child(options.child[0], Path(options.child[1]))
-        return
-
-    shape, rounds = ((25, 416, 416), 1) if options.quick else ((25, 1250, 1250), 3)
-    pred, true = neurons(shape, options.dtype)
-    table = contingency(pred, true)
-    split, merge, error = ours(pred, true)
-    ends, size = (np.diff(pred) != 0) | (np.diff(true) != 0), " x ".join(map(str, shape))
-    print(
-        f"{size} {options.dtype}, {len(table.true_ids)} true, {len(table.pred_ids)} predicted ids, "
-        f"{len(table.count)} pairs, runs of {1 / ends.mean():.0f} voxels"
-    )
-    print(f"VOI {split:.4f} + {merge:.4f}, adapted Rand error {error:.4f}")
-    goal = ", goal 40x"
-    interleaved("scikit-image", rounds, lambda: ours(pred, true), lambda: scikit_image(pred, true), goal)
-    interleaved("CREMI formula", rounds, lambda: ours(pred, true, "snemi"), lambda: cremi_formulas(pred, true))
-    interleaved_read(7 if rounds > 1 else 1, pred, true)
+    options = parser(__doc__, "a ninth of the volume and two pairs")
+    options.add_argument("--dtype", default="uint64")
+    asked = options.parse_args()
+    shape, slow, slower = ((25, 416, 416), 2, 2) if asked.quick else ((25, 1250, 1250), 5, 3)
+    pred, true = neurons(shape, asked.dtype)
+    mine, job = partial(ours, pred, true), f"VOI + ARAND, {'x'.join(map(str, shape))} {asked.dtype}"
+    compare(job, "scikit-image", mine, lambda: scikit_image(pred, true), slow, goal=40)
+    compare(f"{job}, convention of SNEMI", "the formulas of CREMI", lambda: ours(pred, true, "snemi"), lambda: cremi_formulas(pred, true), slower)
+    pairs = in_turns(lambda: read_once(pred, true), mine, ROUNDS)
+    row(job, "reading both arrays once, on one thread", pairs.ratio, at_most=True, spread=pairs.range, limit="memory: each array is read once")
 
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder, "pred.npy"), pred)
         np.save(Path(folder, "true.npy"), true)
-        for side in SIDES:
-            print(f"memory beyond the arrays, {side:13} {child(side, folder):6.3f} of their size", end="")
-            print(", goal 0.2" if side == "medprobe" else "")
-        cold, warm = (child("first call", folder, NUMBA_CACHE_DIR=folder) for _ in range(2))
-    print(f"first call {cold:.1f} s, {warm:.1f} s with the compiled code of an earlier process")
-
-
-def interleaved_read(rounds: int, pred: np.ndarray, true: np.ndarray) -> None:
-    """Ours beside the least one can do: read both arrays once."""
-
-    def read() -> None:
-        for array in (pred, true):
-            np.bitwise_or.reduce(array, axis=None)
-
-    ratios = [seconds(lambda: ours(pred, true)) / seconds(read) for _ in range(rounds)]
-    print(f"ours / reading both arrays once on one thread  {statistics.median(ratios):.1f}x  (median of {rounds})")
+        memory = {side: alone(grow, folder, side) for side in SIDES}
+        cold, warm = (alone(first_call, NUMBA_CACHE_DIR=folder) for _ in range(2))
+    row(f"peak memory beyond the arrays, {job}", "the size of the arrays", memory["medprobe"], goal=0.2, at_most=True, limit=f"scikit-image: {memory['scikit-image']:.3g} of it")
+    table, (split, merge, error) = contingency(pred, true), mine()
+    runs = 1 / ((np.diff(pred) != 0) | (np.diff(true) != 0)).mean()
+    note(
+        f"The labels: {len(table.true_ids)} true and {len(table.pred_ids)} predicted ids, {len(table.count)} pairs, runs of {runs:.0f} voxels; "
+        f"VOI {split:.4f} + {merge:.4f}, adapted Rand error {error:.4f}."
+    )
+    note(f"The first call of a process takes {cold:.1f} s, and {warm:.1f} s with the compiled code of an earlier one.")
 
 
 if __name__ == "__main__":

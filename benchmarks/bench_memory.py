@@ -1,20 +1,15 @@
 """Peak memory of segmenting one volume from streamed features: ViT-L, four layers, 48 planes of 512 x 512, `conv3d`.
 
-    /usr/bin/time -v python benchmarks/bench_memory.py [planes]
-
-Nothing is kept on disk, and `--max-ram` is 1 GB: planes are encoded when a window asks for them. Printed beside the peak is
+Nothing is kept on disk, and `--max-ram` is 1 GB: planes are encoded when a window asks for them. Beside the peak stands
 the arithmetic: what the grids of a window, of a chunk, the logits of the volume and the widest stage of the decoder take, and so what grows with the planes.
 """
 
-import resource
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from _bench import high_water, note, parser, row
 from medprobe import encoders
 from medprobe.features.bank import StreamedBank
 from medprobe.features.digests import Digests, source_key
@@ -28,16 +23,13 @@ GOAL = 6.0
 MAX_RAM = 10**9
 
 
-def peak() -> float:
-    """GB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
-
-
 def main() -> None:
-    planes = int(sys.argv[1]) if len(sys.argv) > 1 else 48
+    options = parser(__doc__, "16 planes")
+    options.add_argument("--planes", type=int, default=48)
+    asked = options.parse_args()
+    planes = 16 if asked.quick else asked.planes
     encoder = encoders.load("random:timm:vit_large_patch16_dinov3", levels=4)
-    loaded = peak()
-    begin = time.perf_counter()
+    loaded = high_water() / 1e9
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "volume.npy"
         np.save(path, np.random.default_rng(0).integers(0, 255, (planes, SIDE, SIDE), np.uint8))
@@ -56,8 +48,16 @@ def main() -> None:
     window = sum(int(np.prod(one.shape[1:])) for one in features.grids) * 4 * head.depth / 1e9
     logits = planes * len(CLASSES) * SIDE**2 * 4 / 1e9
     stage = head.depth * 32 * SIDE**2 * 4 / 1e9
-    print(f"{planes} planes of {SIDE} x {SIDE}, {torch.get_num_threads()} threads: peak {peak():.2f} GB, {peak() - loaded:.2f} GB beyond the loaded model ({loaded:.2f} GB; goal {GOAL}), {time.perf_counter() - begin:.0f} s")
-    print(f"  grids of a window {window:.2f} GB, of a chunk {window * GRID_CHUNK_PLANES / head.depth:.2f} GB, kept in memory at most {MAX_RAM / 1e9:.2f} GB; one array of the last stage {stage:.2f} GB; logits of the volume {logits:.2f} GB, the only one that grows: {logits / planes * 300:.2f} GB for 300 planes")
+    peak = high_water() / 1e9
+    row(
+        f"peak memory beyond the loaded model ({loaded:.2f} GB), {planes} planes of {SIDE}x{SIDE}",
+        f"{GOAL:g} GB",
+        (peak - loaded) / GOAL,
+        goal=1,
+        at_most=True,
+        limit=f"{peak - loaded:.2f} GB: grids of a chunk {window * GRID_CHUNK_PLANES / head.depth:.2f}, kept in memory at most {MAX_RAM / 1e9:.2f}, one array of the last stage {stage:.2f}, logits {logits:.2f}",
+    )
+    note(f"The grids of a window take {window:.2f} GB. Only the logits of the volume grow with its planes: {logits / planes * 300:.2f} GB for 300.")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,10 @@
-"""Speed of the probes beside what people use, in turns, in one process: `python benchmarks/bench_probes.py [--quick]`.
+"""The probes: `linear` beside loops of torch, `knn` beside scikit-learn and the bare matrix product.
 
-Linear: `linear` beside a loop over DataLoader(TensorDataset, num_workers=2), and its learning rates at once beside one
+Linear: beside a loop over DataLoader(TensorDataset, num_workers=2), and its learning rates at once beside one
 in-memory loop for each setting; the loops see the same batches, so the weights must agree. k-NN: one search for five
-values of k beside scikit-learn for each k, and beside the bare fp32 matrix product. Ratios are medians over interleaved
-rounds, with the lowest and the highest.
+values of k beside scikit-learn for each k, and beside the fp32 matrix product in the same tiles.
 """
 
-import argparse
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -17,30 +13,12 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from torch.utils.data import DataLoader, TensorDataset
 
+from _bench import ROUNDS, in_turns, parser, row
 from medprobe.heads.knn import NearestNeighbours, normalised
 from medprobe.heads.linear import LinearProbe, train_together
 from medprobe.types import Context, Features, Sample, SampleList, State
 
 KS = [10, 20, 50, 100, 200]
-
-
-def seconds(work: Callable[[], object]) -> tuple[float, object]:
-    start = time.perf_counter()
-    result = work()
-    return time.perf_counter() - start, result
-
-
-def interleaved(rounds: int, ours: Callable[[], object], theirs: Callable[[], object]) -> tuple[str, object, object]:
-    """The ratio of times theirs / ours as text, and what each returned last."""
-    ratios = []
-    for turn in range(rounds):
-        pair = (ours, theirs) if turn % 2 == 0 else (theirs, ours)
-        (first, a), (second, b) = seconds(pair[0]), seconds(pair[1])
-        mine, other = (first, second) if turn % 2 == 0 else (second, first)
-        got, expected = (a, b) if turn % 2 == 0 else (b, a)
-        ratios.append(other / mine)
-    middle = statistics.median(ratios)
-    return f"{middle:6.2f}x  ({min(ratios):.2f}-{max(ratios):.2f}; ours {mine:.3f} s)", got, expected
 
 
 # ------------------------------------------------------------------------------------------------ linear
@@ -101,22 +79,20 @@ def bench_linear(n: int, dim: int, outputs: int, rounds: int) -> None:
     sampler = Shuffled(0, n)
     loader = DataLoader(TensorDataset(features, target), batch_size=head.batch_size, sampler=sampler, num_workers=2)
 
-    def ours() -> object:
+    def ours() -> np.ndarray:
         return train_together(head, x, y, Context(seed=0), [head.learning_rate])[0][0]
 
-    text, mine, theirs = interleaved(
-        rounds, ours, lambda: torch_loop(head, 0, dim, outputs, n, lambda epoch: iter(loader))
-    )
-    gap = np.abs(np.asarray(mine) - np.asarray(theirs)).max()
-    print(f"linear {n}x{dim}x{outputs}, one epoch, DataLoader loop / ours        {text}, weights differ by {gap:.1e}")
+    pairs = in_turns(ours, lambda: torch_loop(head, 0, dim, outputs, n, lambda epoch: iter(loader)), rounds)
+    size = f"{n} x {dim}, {outputs} labels"
+    row(f"linear, one epoch, {size}", "a loop over a DataLoader", pairs.ratio, goal=8, spread=pairs.range, equality=weights_apart([pairs.mine], [pairs.other]), limit=str(pairs))
 
     rates = [1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 3e-2]
     seeds = [0, 1, 2]
 
-    def at_once() -> object:
+    def at_once() -> list[np.ndarray]:
         return [fit[0] for seed in seeds for fit in train_together(head, x, y, Context(seed=seed), rates)]
 
-    def one_by_one() -> object:
+    def one_by_one() -> list[np.ndarray]:
         out = []
         for seed in seeds:
             for rate in rates:
@@ -128,9 +104,15 @@ def bench_linear(n: int, dim: int, outputs: int, rounds: int) -> None:
                 out.append(torch_loop(replace(head, learning_rate=rate), seed, dim, outputs, n, data))
         return out
 
-    text, mine, theirs = interleaved(rounds, at_once, one_by_one)
-    gap = max(np.abs(a - b).max() for a, b in zip(mine, theirs, strict=True))  # type: ignore[call-overload]
-    print(f"linear, 24 settings (3 seeds x 8 rates), in-memory loops / ours     {text}, weights differ by {gap:.1e}")
+    pairs = in_turns(at_once, one_by_one, rounds)
+    job = f"linear, {len(seeds) * len(rates)} settings ({len(seeds)} seeds, {len(rates)} rates), {size}"
+    row(job, "an in-memory loop for each setting", pairs.ratio, goal=8, spread=pairs.range, equality=weights_apart(pairs.mine, pairs.other), limit=str(pairs))
+
+
+def weights_apart(mine: list[np.ndarray], theirs: list[np.ndarray]) -> str:
+    apart = max(np.abs(a - b).max() for a, b in zip(mine, theirs, strict=True))
+    assert apart < 1e-3, f"weights differ by {apart}"
+    return f"largest difference of weights {apart:.1e}"
 
 
 # ------------------------------------------------------------------------------------------------- k-NN
@@ -148,42 +130,37 @@ def bench_knn(n: int, m: int, dim: int, classes: int, rounds: int) -> None:
     test = x[n:]
     list(head.votes(state, test[:10], KS, "cpu"))
 
-    def ours() -> object:
+    def ours() -> np.ndarray:
         return np.concatenate(list(head.votes(state, test, KS, "cpu")), axis=1)
 
-    def theirs() -> object:
+    def theirs() -> np.ndarray:
         out = []
         for k in KS:
             model = KNeighborsClassifier(k, metric="cosine", algorithm="brute").fit(x[:n], y)
             out.append(model.predict_proba(test))
         return np.stack(out)
 
-    text, mine, expected = interleaved(rounds, ours, theirs)
-    gap = np.abs(np.asarray(mine) - np.asarray(expected)).max()
-    print(
-        f"knn {n}x{dim}, {m} queries, five k, scikit-learn per k / ours      {text}, probabilities differ by {gap:.1e}"
-    )
+    pairs = in_turns(ours, theirs, rounds)
+    job, gap = f"knn, five k, {n} x {dim}, {m} queries", np.abs(pairs.mine - pairs.other).max()
+    row(job, "scikit-learn for each k", pairs.ratio, goal=10, spread=pairs.range, equality=f"largest difference of probabilities {gap:.1e}", limit=str(pairs))
 
     bank, queries = torch.as_tensor(normalised(x[:n])), torch.as_tensor(normalised(test))
 
-    def product() -> object:
+    def product() -> None:
         for start in range(0, m, 512):
             block = queries[start : start + 512]
             for left in range(0, n, 8192):
                 block @ bank[left : left + 8192].T
-        return None
 
-    text, _, _ = interleaved(rounds, ours, product)
-    print(f"knn, fp32 matrix product in the same tiles / ours                    {text}")
+    pairs = in_turns(product, ours, rounds)
+    row(job, "the fp32 matrix product in the same tiles", pairs.ratio, goal=1.25, at_most=True, spread=pairs.range, limit="the matrix product, which a search cannot do without")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="less data and three rounds")
-    quick = parser.parse_args().quick
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
-    bench_linear(10_000 if quick else 100_000, 384, 14, 3 if quick else 7)
-    bench_knn(10_000 if quick else 50_000, 1_000 if quick else 2_000, 384, 14, 3 if quick else 7)
+    quick = parser(__doc__, "a tenth of the data and three pairs").parse_args().quick
+    rounds = 3 if quick else ROUNDS
+    bench_linear(10_000 if quick else 100_000, 384, 14, rounds)
+    bench_knn(10_000 if quick else 50_000, 1_000 if quick else 2_000, 384, 14, rounds)
 
 
 if __name__ == "__main__":

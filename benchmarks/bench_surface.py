@@ -1,24 +1,19 @@
-"""Surface distances beside what people use: medpy, MONAI, surface-distance and SimpleITK, in one run, as ratios.
-
-    python benchmarks/bench_surface.py [--quick]
+"""Surface distances: HD95 and ASD beside medpy, MONAI, surface-distance and SimpleITK.
 
 HD95 and ASD of every class of a cardiac crop (128 x 128 x 32, 3 classes) and of an abdominal CT (512 x 512 x 200, 4 organs),
-ellipsoids of usual sizes against moved and grown copies. Runs alternate; medians. Peak memory is that of a process that
-does nothing else, less that of the same process without the measure.
+ellipsoids of usual sizes against moved and grown copies. Peak memory is that of a process that does nothing else, beyond what
+it had with the case and the libraries loaded; of medpy with one class, since it takes one after the other.
 """
 
-import argparse
-import resource
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+
+from _bench import ROUNDS, alone, high_water, in_turns, note, parser, row, timed
 
 Case = tuple[np.ndarray, np.ndarray, tuple[float, float, float], tuple[int, ...]]
 
@@ -46,6 +41,7 @@ def abdominal() -> Case:
 
 
 CASES = {"128x128x32, 3 classes": cardiac, "512x512x200, 4 classes": abdominal}
+GOALS = {cardiac: {"medpy": 25, "surface-distance": 3}, abdominal: {"medpy": 100}}
 
 
 def ours(pred: np.ndarray, true: np.ndarray, spacing: tuple, classes: tuple) -> np.ndarray:
@@ -100,61 +96,42 @@ def by_simpleitk(pred: np.ndarray, true: np.ndarray, spacing: tuple, classes: tu
 PEERS: dict[str, Callable] = {"medpy": by_medpy, "surface-distance": by_surface_distance, "MONAI": by_monai, "SimpleITK": by_simpleitk}
 
 
-def seconds(run: Callable, case: Case) -> tuple[float, np.ndarray]:
-    begin = time.perf_counter()
-    found = run(*case)
-    return time.perf_counter() - begin, found
-
-
-def peak(file: Path, peer: str) -> float:
-    """MB that a process which has loaded the case and the libraries needs on top."""
-    script = f"import sys; sys.path.insert(0, {sys.path[0]!r}); import bench_surface as b; b.grow({str(file)!r}, {peer!r})"
-    return float(subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, capture_output=True, text=True).stdout)
-
-
-def grow(file: str, peer: str) -> None:
+def grow(file: str, peer: str) -> float:
+    """MB that the measure needs in this process, which has loaded the case and the libraries before."""
     run = {"medprobe": ours, **PEERS}[peer]
     run(np.kron(np.eye(4, dtype=np.uint8), np.ones((4, 4), np.uint8))[None], np.ones((1, 16, 16), np.uint8), (1, 1, 1), (1,))
     with np.load(file) as data:
-        case = data["pred"], data["true"], tuple(data["spacing"].tolist()), tuple(data["classes"].tolist())
+        classes = tuple(data["classes"].tolist())
+        case = data["pred"], data["true"], tuple(data["spacing"].tolist()), classes if peer == "medprobe" else classes[:1]
     before = high_water()
     run(*case)
-    print((high_water() - before) / 1024)
+    return (high_water() - before) / 1e6
 
 
-def high_water() -> int:
-    """Largest resident size of this process so far, in KiB (Linux; elsewhere ru_maxrss, which a child may inherit)."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def compare(name: str, make: Callable[[], Case]) -> None:
+    case = make()
+    small = case[0].size < 10**6
+    for peer, run in PEERS.items():
+        rounds = ROUNDS if small else 1 if peer in ("medpy", "MONAI") else 3
+        pairs = in_turns(partial(ours, *case), partial(run, *case), rounds, warm=small)
+        identical = np.array_equal(pairs.mine, pairs.other)
+        equality = "identical bits" if identical else f"largest relative difference {np.max(np.abs(pairs.mine - pairs.other) / pairs.other):.1e}"
+        job = f"HD95 + ASD, {name}"
+        row(job if small else f"{job}; {rounds} pair{'s' * (rounds > 1)}", peer, pairs.ratio, goal=GOALS[make].get(peer), spread=pairs.range, equality=equality, limit=str(pairs))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "case.npz"
+        np.savez(file, pred=case[0], true=case[1], spacing=case[2], classes=case[3])
+        mine, theirs = (alone(grow, str(file), peer) for peer in ("medprobe", "medpy"))
+    row(f"peak memory beyond the inputs, {name}", "medpy", mine / theirs, at_most=True, limit=f"{mine:.0f} MB against {theirs:.0f} MB")
 
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="the small case only")
-    quick = parser.parse_args().quick
-    begin = time.perf_counter()
-    ours(*cardiac())
-    print(f"first call, with compiling or loading what was compiled: {time.perf_counter() - begin:.1f} s")
+    quick = parser(__doc__, "the small case only").parse_args().quick
+    seconds, _ = timed(lambda: ours(*cardiac()))
+    note(f"The first call of a process, with compiling or loading what was compiled: {seconds:.1f} s.")
     for name, make in list(CASES.items())[: 1 if quick else None]:
-        case = make()
-        small = case[0].size < 10**6
-        print(f"HD95 + ASD, {name}")
-        for peer, run in PEERS.items():
-            pairs = 7 if small else 1 if peer in ("medpy", "MONAI") else 3
-            run_times = [(seconds(ours, case), seconds(run, case)) for _ in range(pairs)]
-            mine, theirs = run_times[0][0][1], run_times[0][1][1]
-            ratio = statistics.median(b[0] / a[0] for a, b in run_times)
-            times = [statistics.median(pair[side][0] for pair in run_times) for side in (0, 1)]
-            equal = "identical bits" if np.array_equal(mine, theirs) else f"largest relative difference {np.max(np.abs(mine - theirs) / theirs):.1e}"
-            print(f"  {peer:17} {times[1]:9.3f} s, medprobe {times[0]:7.3f} s: {ratio:6.1f} x ({pairs} pairs); {equal}")
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "case.npz"
-            np.savez(file, pred=case[0], true=case[1], spacing=case[2], classes=case[3])
-            memory = {peer: peak(file, peer) for peer in ("medprobe", "medpy")}
-        print(f"  peak memory beyond the inputs: medprobe {memory['medprobe']:.0f} MB, medpy {memory['medpy']:.0f} MB")
+        compare(name, make)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,21 @@
-"""Reading a CT as .nii.gz beside nibabel: its stored numbers (`dataobj`) and its floats (`get_fdata`), in one process, as ratios.
+"""Reading a CT as .nii.gz: beside nibabel, its stored numbers (`dataobj`) and its floats (`get_fdata`).
 
-    python benchmarks/bench_volumes.py
-
-512 x 512 x 200 voxels of int16: air, a body, two lungs and noise, which gzip packs to a fifth. All three read the same file
-from the page cache in turns, seven rounds; medians of the times and of the ratios of a round. Ours is the whole way to
-turned planes and their range; values and affine are compared in every round.
+512 x 512 x 200 voxels of int16: air, a body, two lungs and noise, which gzip packs to a fifth. Both sides read the same file
+from the page cache. Ours is the whole way to turned planes and their range; values and affine must be the same.
 """
 
-import statistics
-import sys
 import tempfile
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import nibabel
 import numpy as np
 
+from _bench import ROUNDS, in_turns, parser, row
 from medprobe.imaging import formats, nifti
 from medprobe.types import Source
 
-ROUNDS = 7
 GOALS = {"dataobj": 1.6, "get_fdata": 2.4}
-Read = Callable[[Path], tuple[np.ndarray, np.ndarray]]
 
 
 def chest() -> np.ndarray:
@@ -53,35 +46,18 @@ def get_fdata(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return file.get_fdata(), file.affine
 
 
-def seconds(run: Read, path: Path) -> tuple[float, np.ndarray, np.ndarray]:
-    begin = time.perf_counter()
-    array, affine = run(path)
-    return time.perf_counter() - begin, array, affine
-
-
 def main() -> None:
-    peers: dict[str, Read] = {"dataobj": dataobj, "get_fdata": get_fdata}
+    rounds = 1 if parser(__doc__, "one pair of each").parse_args().quick else ROUNDS
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "chest.nii.gz"
         nibabel.save(nibabel.Nifti1Image(chest(), np.diag([0.8, 0.8, 2.5, 1.0])), path)
-        print(f"512x512x200 int16 .nii.gz, {path.stat().st_size / 1e6:.0f} MB packed")
-        times: dict[str, list[float]] = {name: [] for name in ("medprobe", *peers)}
-        for _ in range(ROUNDS):
-            spent, array, affine = seconds(ours, path)
-            times["medprobe"].append(spent)
-            for name, run in peers.items():
-                spent, theirs, place = seconds(run, path)
-                times[name].append(spent)
-                if not (np.array_equal(array, theirs.T) and np.array_equal(affine, place)):
-                    sys.exit(f"values or affine differ from {name}")
-                del theirs
-    mine = times.pop("medprobe")
-    for name, spent in times.items():
-        ratios = [b / a for a, b in zip(mine, spent, strict=True)]
-        print(
-            f"  nibabel {name:9} {statistics.median(spent):.3f} s, medprobe {statistics.median(mine):.3f} s: "
-            f"{statistics.median(ratios):.2f} x ({min(ratios):.2f} to {max(ratios):.2f}, goal {GOALS[name]}); identical values and affine"
-        )
+        job = f"read 512x512x200 int16 .nii.gz, {path.stat().st_size / 1e6:.0f} MB packed"
+        for peer in (dataobj, get_fdata):
+            pairs = in_turns(partial(ours, path), partial(peer, path), rounds)
+            (mine, place), (theirs, other) = pairs.mine, pairs.other
+            assert np.array_equal(mine, theirs.T), f"values differ from {peer.__name__}"
+            assert np.array_equal(place, other), f"the affine differs from {peer.__name__}"
+            row(job, f"nibabel `{peer.__name__}`", pairs.ratio, goal=GOALS[peer.__name__], spread=pairs.range, equality="identical values and affine", limit=str(pairs))
 
 
 if __name__ == "__main__":
