@@ -48,5 +48,24 @@ def dump_json(value: Any, indent: int | None = 2) -> str:
 
 def digest_of(value: Any) -> str:
     """sha256 of the value as canonical JSON: the same facts give the same digest, whatever their order."""
-    text = json.dumps(jsonable(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(canonical(jsonable(value)).encode()).hexdigest()
+
+
+def canonical(value: Any) -> str:
+    """Strict JSON of what JSON knows, one text for the same facts whatever their order."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def signed(document: dict[str, Any]) -> str:
+    """JSON of a document of what JSON knows, with its own digest in it as `checksum`."""
+    text = canonical(document)
+    return f'{text[:-1]},"checksum":"{hashlib.sha256(text.encode()).hexdigest()}"}}'
+
+
+def read_signed(text: str) -> dict[str, Any]:
+    """The document of `signed`. ValueError: it is damaged."""
+    document = json.loads(text)
+    checksum = document.pop("checksum", None) if isinstance(document, dict) else None
+    if checksum != hashlib.sha256(canonical(document).encode()).hexdigest():
+        raise ValueError("the checksum is not that of the document")
+    return document

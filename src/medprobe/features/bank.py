@@ -1,7 +1,8 @@
 """Features of many cases, wherever they are: in the store, or encoded as they are asked for."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,10 +11,12 @@ import numpy as np
 from medprobe.errors import CaseError
 from medprobe.features.encode import Chunk, Pipeline, Progress, complete
 from medprobe.features.rows import Rows
-from medprobe.features.store import Encoding, Entry, Shard, shards_of
+from medprobe.features.store import SHARD_PLANES, Encoding, Entry, Shard, shards_of
 from medprobe.types import Features, Frame, Source
 
 Key = str
+READERS = 2
+"""Threads that read vectors: copying out of the page cache is work."""
 
 
 class Bank(Protocol):
@@ -54,6 +57,32 @@ class StoredBank:
             self._rows[shard.folder] = shard.rows()
         rows = {name: values[row : row + self._planes[key]] for name, values in self._rows[shard.folder].items()}
         return _features(rows, shard.frames.get(key))
+
+
+    def gathered(self, keys: Sequence[Key], name: str) -> np.ndarray | None:
+        """One array of the entries, (n, ...), all at once where each is one plane; None where one has more, or is not there."""
+        try:
+            where = np.fromiter(map(self._where.__getitem__, keys), np.int64, len(keys))
+        except KeyError:
+            return None
+        numbers, rows = where // SHARD_PLANES, where % SHARD_PLANES
+        borders = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(keys)]
+        if not len(keys) or any(name not in self._shards[numbers[start]].arrays for start in borders[:-1]):
+            return None
+        out = np.empty((len(keys), *self._shards[numbers[0]].arrays[name]["row"]), np.float32)
+        with ThreadPoolExecutor(READERS) as pool:
+            list(pool.map(lambda start, stop: self._shards[numbers[start]].gather(name, rows[start:stop], out[start:stop]), borders[:-1], borders[1:]))
+        return out
+
+    @cached_property
+    def _shards(self) -> list[Shard]:
+        return list({shard.folder: shard for shard, _ in self._found.values()}.values())
+
+    @cached_property
+    def _where(self) -> dict[Key, int]:
+        """Entries of one plane: the number of the shard times the most that one holds, plus the row."""
+        numbers = {shard.folder: number for number, shard in enumerate(self._shards)}
+        return {key: numbers[shard.folder] * SHARD_PLANES + row for key, (shard, row) in self._found.items() if self._planes[key] == 1}
 
 
 class StreamedBank:

@@ -80,9 +80,10 @@ class EncodedSamples:
         return stack_targets([item.target for item in self.items])
 
     def pooled(self, pooling: Pooling) -> np.ndarray:
-        matrix = np.stack([self._vector(item, pooling) for item in self.items])
-        bad = int((~np.isfinite(matrix).all(axis=1)).sum())
-        if bad:
+        gathered = self._gathered(pooling)
+        matrix = np.stack([self._vector(item, pooling) for item in self.items]) if gathered is None else gathered
+        # A sum shows at a tenth of the cost whether a count is worth making.
+        if not np.isfinite(matrix.sum()) and (bad := int((~np.isfinite(matrix).all(axis=1)).sum())):
             raise MedprobeError(f"{bad} of {len(matrix)} samples have NaN or infinite features; check the encoder's weights, or remove the images")
         return matrix
 
@@ -90,6 +91,17 @@ class EncodedSamples:
         if policy == "none":
             return self
         raise RequestError(f"augmentation {policy!r} is not offered for cached features; use 'none'")
+
+    def _gathered(self, pooling: Pooling) -> np.ndarray | None:
+        """The vectors of cases of one plane each, read at once; None where the cases are of other kinds, or the bank cannot."""
+        gather = getattr(self.bank, "gathered", None)
+        if gather is None or pooling not in ("cls", "patch_mean"):
+            return None
+        keys = [item.keys["image"] for item in self.items if item.plane is None]
+        if len(keys) < len(self.items) or max(map(len, keys), default=0) != 1:
+            return None
+        found: np.ndarray | None = gather([key for key, in keys], pooling)
+        return found
 
     def _vector(self, item: Item, pooling: Pooling) -> np.ndarray:
         keys = item.keys["image"]

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from medprobe.errors import MedprobeError
-from medprobe.files import digest_of, dump_json, write_atomically
+from medprobe.files import digest_of, dump_json, read_signed, signed, write_atomically
 
 try:
     from isal.isal_zlib import crc32
@@ -64,7 +64,7 @@ class Shard:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.entries: tuple[Entry, ...] = ()
+        self.entries = ()
         self.chunk = CHUNK_PLANES
         self.done = 0
         self.arrays: dict[str, dict[str, Any]] = {}
@@ -89,11 +89,8 @@ class Shard:
     def open(cls, folder: Path) -> "Shard | None":
         """The shard as its JSON says, or None when that is missing or damaged."""
         try:
-            document = json.loads((folder / "shard.json").read_text())
-            checksum = document.pop("checksum")
-            if checksum != digest_of(document):
-                return None
-        except (OSError, ValueError, KeyError, AttributeError):
+            document = read_signed((folder / "shard.json").read_text())
+        except (OSError, ValueError):
             return None
         shard = cls(folder)
         shard.entries = tuple(Entry(key, planes) for key, planes in document["entries"])
@@ -107,11 +104,16 @@ class Shard:
             "entries": [[entry.key, entry.planes] for entry in self.entries], "chunk": self.chunk, "done": self.done, "arrays": self.arrays,
             "checksums": self.checksums, "frames": self.frames, "unreadable": self.unreadable,
         }  # fmt: skip
-        write_atomically(self.folder / "shard.json", dump_json({**document, "checksum": digest_of(document)}, indent=None))
+        write_atomically(self.folder / "shard.json", signed(document))
 
     @property
-    def planes(self) -> int:
-        return sum(entry.planes for entry in self.entries)
+    def entries(self) -> tuple[Entry, ...]:
+        return self._entries
+
+    @entries.setter
+    def entries(self, entries: tuple[Entry, ...]) -> None:
+        self._entries = entries
+        self.planes = sum(entry.planes for entry in entries)
 
     @property
     def complete(self) -> bool:
@@ -190,6 +192,16 @@ class Shard:
     def rows(self) -> dict[str, np.ndarray]:
         """array name → read-only memory map (planes, ...); of a complete shard."""
         return {name: np.load(self.path(name), mmap_mode="r") for name in self.arrays}
+
+    def gather(self, name: str, rows: np.ndarray, out: np.ndarray) -> None:
+        """Copy rows (n,) of an array into out (n, ...): neighbours are read at once, straight from the file."""
+        if len(rows) and rows[-1] - rows[0] + 1 == len(rows) and (np.diff(rows) == 1).all():
+            with open(self.path(name), "rb") as file:
+                file.seek(len(self._header(name)) + int(rows[0]) * self._row_bytes(name))
+                if file.readinto(out.data.cast("B")) != out.nbytes:
+                    raise MedprobeError(f"{self.path(name)}: expected {self.planes} rows, found fewer; run the same command again, which computes them anew")
+        else:
+            np.take(np.load(self.path(name), mmap_mode="r"), rows, axis=0, out=out, mode="clip")
 
     def damaged_from(self) -> int | None:
         """The first row of the first chunk whose bytes are not those that were written, or None when all are."""
