@@ -54,7 +54,7 @@ class Results:
 def evaluate(model: str, task: str, data: str | Path | None = None, out: str | Path | None = None, **options: Any) -> Results:
     """Run models on tasks, as `medprobe run` does, and return what it wrote.
 
-    `options` are the fields of `medprobe.run.plan.Request` (seeds, folds, image_size, limit, device, precision, settings,
+    `options` are the fields of `medprobe.run.request.Request` (seeds, folds, image_size, limit, device, precision, settings,
     cache, ...). Without `out` the results lie in a temporary folder. MedprobeError if a cell failed.
     """
     import json

@@ -13,7 +13,9 @@ from medprobe.datasets.hecktor2022 import HECKTOR2022
 from medprobe.errors import RequestError
 from medprobe.imaging import nifti, recipes
 from medprobe.run.encoded import open_bank, samples_of
-from medprobe.run.plan import Group, Plan, Question, make
+from medprobe.run.groups import Group
+from medprobe.run.plan import Plan, make
+from medprobe.run.question import Question
 from medprobe.run.request import Request
 from medprobe.types import Source
 

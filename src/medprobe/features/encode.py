@@ -385,21 +385,3 @@ def complete(
         if len(locked) > 1 and len(locked) == len(waiting):
             time.sleep(0.5)
         waiting = locked
-
-
-def measure(encoder: Any, preprocessing: Preprocessing, grids: bool, channels: int = 1) -> tuple[int, float]:
-    """(bytes stored per plane, seconds per plane) from a batch of about a third of a second of this encoder at this size;
-    `channels` of the planes where the encoder takes any number."""
-    import torch
-
-    size = preprocessing.size or (encoder.default_size,) * 2
-    x = torch.zeros(16, preprocessing.colour or encoder.channels or channels, *size)
-    encoder(x[:1])
-    planes, seconds = 1, 0.0
-    for _ in range(2):
-        begin = time.perf_counter()
-        features = encoder(x[:planes])
-        seconds = (time.perf_counter() - begin) / planes
-        planes = int(min(16, max(1, 0.3 / seconds)))
-    arrays = [features.cls, features.patch_mean, *(features.grids if grids else ())]
-    return sum(4 * int(np.prod(array.shape[1:])) for array in arrays if array is not None), seconds

@@ -1,7 +1,10 @@
-"""What a plan says a fit will take, from a few steps of the head's own network: never from a table of machines."""
+"""What a plan says encoding and fitting will take, from a few steps of the encoder and the head's own network: never from a table of machines."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from medprobe.errors import CaseError
 from medprobe.features.encode import Preprocessing, decoded
@@ -14,6 +17,28 @@ CORNER = 8
 """Voxels a side of the corner on which descriptors are counted."""
 SIDE = 64
 """Planes are brought to this for measuring, and the time is scaled by their area."""
+
+
+def of_encoding(encoder: Any, preprocessing: Preprocessing, grids: bool, channels: int = 1) -> tuple[int, float]:
+    """(bytes stored per plane, seconds per plane) from batches of at most two seconds of this encoder at this size;
+    `channels` of the planes where the encoder takes any number."""
+    import torch
+
+    size = preprocessing.size or (encoder.default_size,) * 2
+    x = torch.zeros(16, preprocessing.colour or encoder.channels or channels, *size)
+    features = encoder(x[:1])
+
+    def seconds(planes: int) -> float:
+        begin = time.perf_counter()
+        encoder(x[:planes])
+        return (time.perf_counter() - begin) / planes
+
+    # The least of a few, since what delays one call is not the encoder's; the first of a batch size is not counted.
+    one = min(seconds(1) for _ in range(2))
+    planes = int(min(16, max(1, 2 / one)))
+    least = one if planes == 1 else min([seconds(planes) for _ in range(3)][1:])
+    arrays = [features.cls, features.patch_mean, *(features.grids if grids else ())]
+    return sum(4 * int(np.prod(array.shape[1:])) for array in arrays if array is not None), least
 
 
 def fit_seconds(head: Any, encoder: Any, preprocessing: Preprocessing, planes: Sequence[Sequence[int]], channels: int, classes: int, sources: tuple[Source, ...], levels: int | None) -> float:

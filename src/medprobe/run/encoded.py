@@ -15,10 +15,10 @@ from medprobe.features.planes import PlaneStore
 from medprobe.features.reduce import reduce_named
 from medprobe.features.samples import EncodedSamples, Item
 from medprobe.imaging import recipes
-from medprobe.run import plan as planning
 from medprobe.run import reading
+from medprobe.run.groups import Group, why_streamed
 from medprobe.run.loading import device_of
-from medprobe.run.plan import Group, Question
+from medprobe.run.question import Question
 from medprobe.run.request import Request
 from medprobe.types import Case, Features
 
@@ -37,7 +37,7 @@ def open_bank(group: Group, request: Request, cache: Path, progress: Progress) -
     planes.look_for(group.missing)
     pipeline = Pipeline(group.encoder, group.preprocessing, group.grids, batch, workers, planes)
     entries = list(group.entries.values())
-    if planning.why_streamed(group, request, cache):
+    if why_streamed(group, request, cache):
         return StreamedBank(pipeline, group.sources, entries, progress, request.max_ram)
     try:
         return StoredBank(group.encoding, pipeline, group.sources, entries, progress)

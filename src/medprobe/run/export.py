@@ -14,7 +14,9 @@ from medprobe.files import dump_json, write_atomically
 from medprobe.imaging.formats import pictures_in
 from medprobe.run import plan as planning
 from medprobe.run.encoded import open_bank
+from medprobe.run.groups import group_of
 from medprobe.run.loading import load_models
+from medprobe.run.question import Question
 from medprobe.run.request import Request, check_options, default_cache
 from medprobe.types import Case, Dataset, Source, Task
 
@@ -43,7 +45,7 @@ def export(request: Request, images: Path | None, form: str, progress: Progress)
         tolerant = planning.make(replace(request, task=request.task), progress)
         question = next(cell.question for group in tolerant.groups for cell in group.cells) if tolerant.groups else tolerant.done[0].question
     faults.raise_if_any()
-    group = planning.group_of(loaded[0], question, request, request.cache or default_cache())
+    group = group_of(loaded[0], question, request, request.cache or default_cache())
     bank = open_bank(group, request, request.cache or default_cache(), progress)
     given = hasattr(group.loaded.encoder, "features_of")
     entries = {} if given else question.entries(group.encoder.channels is None, question.cases)
@@ -87,7 +89,7 @@ def _bytes(matrix: np.ndarray, ids: list[str], parts: dict[str, int], form: str)
     return buffer.getvalue()
 
 
-def _folder(images: Path, request: Request, progress: Progress) -> planning.Question:
+def _folder(images: Path, request: Request, progress: Progress) -> Question:
     if not images.is_dir():
         raise MissingError(f"--images: expected a folder at {images}, found none; check the path")
     files = pictures_in(images)[: request.limit]
@@ -96,4 +98,4 @@ def _folder(images: Path, request: Request, progress: Progress) -> planning.Ques
     cases = tuple(Case(file.name, file.name, {"image": (Source(file),)}) for file in files)
     dataset = Dataset(images.name or "images", "classification", 2, "images", (), "", "", "", lambda root: cases)
     digests = Digests(request.cache or default_cache()).of(list(files), progress)
-    return planning.Question(Task(dataset.name, "constant"), dataset, cases, digests, {})
+    return Question(Task(dataset.name, "constant"), dataset, cases, digests, {})

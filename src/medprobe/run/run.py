@@ -19,10 +19,11 @@ from medprobe.metrics import stats
 from medprobe.metrics.measure import Measure
 from medprobe.run import fields, reading, results
 from medprobe.run import maps as mapping
-from medprobe.run import plan as planning
 from medprobe.run.encoded import open_bank, readable, samples_of
+from medprobe.run.groups import Group
 from medprobe.run.loading import child_seed, device_of
-from medprobe.run.plan import Cell, Group, Plan, Question
+from medprobe.run.plan import Plan
+from medprobe.run.question import Cell, Question, config_of
 from medprobe.run.references import in_millimetres
 from medprobe.run.request import Request
 from medprobe.types import Context, State
@@ -250,7 +251,7 @@ def _header(cell: Cell) -> dict[str, Any]:
         "schema": results.SCHEMA, "key": results.key_of(cell.facts), "status": "failed", "facts": cell.facts,
         "task": {
             "name": task.name, "dataset": question.dataset.name, "head": task.head, "kind": question.dataset.kind,
-            "config": {**task.config(), "head_config": planning.config_of(question.head)}, "classes": list(question.dataset.classes),
+            "config": {**task.config(), "head_config": config_of(question.head)}, "classes": list(question.dataset.classes),
             "multilabel": question.dataset.multilabel, "unit": question.dataset.unit,
             "n_cases": len(question.cases), "counts": dict(question.dataset.counts), "licence": question.dataset.licence, "official_leak": question.dataset.official_leak,
         },

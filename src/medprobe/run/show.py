@@ -24,8 +24,9 @@ from medprobe.registry import HEADS, did_you_mean
 from medprobe.run import panels, pictures, reading, results
 from medprobe.run import plan as planning
 from medprobe.run.encoded import open_bank
-from medprobe.run.loading import Loaded, load_models
-from medprobe.run.plan import Question
+from medprobe.run.groups import group_of
+from medprobe.run.loading import LAST, Loaded, load_models
+from medprobe.run.question import Cell, Question
 from medprobe.run.references import on_fixed
 from medprobe.run.request import Request, check_options, default_cache
 from medprobe.tasks.suites import DEFAULT_HEAD, tasks_named, with_settings
@@ -52,7 +53,7 @@ def show(request: Request, name: str, progress: Progress) -> tuple[list[Path], l
     asked: tuple[Question, Case] | None = None
     with faults.collected():
         asked = _asked(request, name, progress)
-    grids = planning.LAST if asked is None or asked[0].task.head not in HEADS else asked[0].grids
+    grids = LAST if asked is None or asked[0].task.head not in HEADS else asked[0].grids
     loaded = load_models(request, faults, progress, [grids])
     faults.raise_if_any()
     assert asked is not None
@@ -189,7 +190,7 @@ def _encoded(one: Loaded, question: Question, case: Case, request: Request, prog
     if question.dataset.kind == "registration" and question.encoder_of(one) is None:
         return _described(one, question, case)
     cache = request.cache or default_cache()
-    group = planning.group_of(one, question, request, cache, case)
+    group = group_of(one, question, request, cache, case)
     bank = open_bank(group, request, cache, progress)
     found = {}
     for (_, role), entries in question.entries(group.encoder.channels is None, (case,)).items():
@@ -215,7 +216,7 @@ def _described(one: Loaded, question: Question, case: Case) -> dict[str, Feature
 def _prediction(question: Question, case: Case, one: Loaded, request: Request) -> LabelMap | str | None:
     """What a run of this model with these options left in the same --out: a label map, or words; of the first seed there is."""
     size = None if question.encoder_of(one) is None else request.image_size or 1
-    stem = Path(planning.Cell(one, question, 0, None, size, request.precision, None).stem).parent
+    stem = Path(Cell(one, question, 0, None, size, request.precision, None).stem).parent
     dataset = question.dataset
     if dataset.kind == "registration" and case.target:
         for file in sorted((request.out / "predictions" / stem).glob(f"seed*/{results.safe_name(case.id)}.disp.nii.gz")):
