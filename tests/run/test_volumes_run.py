@@ -186,18 +186,16 @@ def test_a_mask_is_read_once_for_all_folds_and_heads(home: Path, monkeypatch: py
 def test_heads_of_one_model_share_a_forward_and_another_model_decodes_nothing(home: Path, medprobe) -> None:
     model, more = "random:timm:vit_pwee_patch16_reg1_gap_256", ("--folds", 0, "--image-size", 64, "--set", "head.epochs=1", "--set", "head.depth=8", "--set", "head.side=16", "--cache", "cache")
     tasks = "balls.toml/linear3d,balls.toml/conv3d,balls.toml/constant"
+    (planned,) = json.loads(medprobe(home, "run", "-m", model, "-t", tasks, "-o", "together", *more, "--plan", "--json").stdout)["groups"]
     medprobe(home, "run", "-m", model, "-t", tasks, "-o", "together", *more)
-    assert len(list((home / "cache/features").glob("*/encoding.json"))) == 1
-    medprobe(home, "run", "-m", model, "-t", "balls.toml/linear3d", "-o", "alone", *more[:-1], "other")
+    assert len(list((home / "cache/features").glob("*/encoding.json"))) == planned["cells"] - 2 == 1
+    assert planned["bytes_decoded"] == pytest.approx(sum(file.stat().st_size for file in (home / "cache/planes").rglob("*.npy")), rel=0.01)
+    medprobe(home, "run", "-m", model, "-t", "balls.toml/linear3d", "-o", "alone", *more[:-1], "other", "--planes-budget", "0")
     together, alone = (json.loads(next((home / out / "results/balls/linear3d").rglob("seed0-fold0.json")).read_text())["scores"] for out in ("together", "alone"))
     assert together == alone
-    plan = json.loads(medprobe(home, "run", "-m", f"{model},pixels", "-t", tasks, "-o", "again", *more, "--plan", "--json").stdout)
-    by_model = {group["model"]: group for group in plan["groups"]}
+    assert not list((home / "other").rglob("planes.npy"))
+    again = json.loads(medprobe(home, "run", "-m", f"{model},pixels", "-t", tasks, "-o", "again", *more, "--plan", "--json").stdout)["groups"]
+    by_model = {group["model"]: group for group in again}
     assert (by_model[model]["cells"], by_model[model]["planes_missing"]) == (3, 0)
     assert by_model["pixels"]["planes_missing"] > 0
     assert (by_model["pixels"]["planes_to_decode"], by_model["pixels"]["bytes_decoded"]) == (0, 0)
-    planes = sum(file.stat().st_size for file in (home / "cache/planes").rglob("*.npy"))
-    first = json.loads(medprobe(home, "run", "-m", model, "-t", tasks, "-o", "new", *more[:-1], "new", "--plan", "--json").stdout)["groups"]
-    assert sum(group["bytes_decoded"] for group in first) == pytest.approx(planes, rel=0.01)
-    medprobe(home, "run", "-m", model, "-t", tasks, "-o", "none", *more[:-1], "none", "--planes-budget", "0")
-    assert not list((home / "none").rglob("planes.npy"))
