@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -113,7 +113,7 @@ def _stamp(file: Path) -> list[int]:
     return [now.st_size, now.st_mtime_ns, now.st_ctime_ns]
 
 
-def source_key(sources: tuple[Source, ...], digests: dict[Path, str]) -> str:
+def source_key(sources: tuple[Source, ...], digests: Mapping[Path, str]) -> str:
     """Content key of channels that are decoded together: their bytes, which part of them, and what each has of its own
     (rescaling, grid, window, axis); never their names."""
     facts = []

@@ -97,10 +97,13 @@ class EncodedSamples:
         gather = getattr(self.bank, "gathered", None)
         if gather is None or pooling not in ("cls", "patch_mean"):
             return None
-        keys = [item.keys["image"] for item in self.items if item.plane is None]
-        if len(keys) < len(self.items) or max(map(len, keys), default=0) != 1:
+        if not self.items or self.items[0].plane is not None:  # planes are samples of their own for all of a dataset, or for none
             return None
-        found: np.ndarray | None = gather([key for key, in keys], pooling)
+        try:
+            keys = [key for item in self.items for key, in (item.keys["image"],)]
+        except ValueError:  # several channels
+            return None
+        found: np.ndarray | None = gather(keys, pooling)
         return found
 
     def _vector(self, item: Item, pooling: Pooling) -> np.ndarray:

@@ -80,14 +80,18 @@ class NearestNeighbours:
 
     def votes(self, state: State, x: np.ndarray, ks: list[int], device: str) -> Iterator[np.ndarray]:
         """Blocks (len(ks), rows, C) float64 of probabilities for x (m, D), one for each of the ascending `ks`."""
+        import torch
+
         labels = state.tensors["labels"]
         prior = _pooled.prevalence(labels)
         _, _, vote = _kernels()
-        for similarity, index in nearest(state.tensors["features"], normalised(x), ks[-1], device):
-            weight = np.ones(similarity.shape)
-            if self.weights == "softmax":
-                weight = np.exp((similarity.astype(np.float64) - similarity[:, :1]) / self.temperature)
-            yield vote(index, weight, labels, np.asarray(ks), prior)
+        cut = functools.partial(np.array_split, indices_or_sections=(threads := torch.get_num_threads()))
+        with ThreadPoolExecutor(threads) as pool:
+            for similarity, index in nearest(state.tensors["features"], normalised(x), ks[-1], device):
+                weight = np.ones(similarity.shape)
+                if self.weights == "softmax":
+                    weight = np.exp((similarity.astype(np.float64) - similarity[:, :1]) / self.temperature)
+                yield np.concatenate(list(pool.map(vote, cut(index), cut(weight), repeat(labels), repeat(np.asarray(ks)), repeat(prior))), axis=1)
 
 
 def normalised(x: np.ndarray) -> np.ndarray:

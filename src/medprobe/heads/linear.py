@@ -144,10 +144,10 @@ def train_together(
 
     (n, dim), outputs, many, device = x.shape, labels.shape[1], len(rates), ctx.device
     wide = many * outputs
-    known = ~np.isnan(labels)
-    features = torch.as_tensor(x, device=device)
-    target = torch.as_tensor(np.where(known, labels, np.float32(0)), device=device)
-    mask = None if known.all() else torch.as_tensor(known.astype(np.float32), device=device)
+    features, target, mask = torch.as_tensor(x, device=device), torch.as_tensor(np.ascontiguousarray(labels), device=device), None
+    if target.isnan().any():
+        mask = (~target.isnan()).float()
+        target = target.nan_to_num(0)
 
     # All parameters, one behind the other: (wide, D) weights, then (wide,) biases.
     values = torch.zeros(wide * (dim + 1), device=device)

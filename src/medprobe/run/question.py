@@ -85,16 +85,26 @@ class Question:
     def entries(self, joint_channels: bool, cases: Sequence[Case] | None = None) -> dict[tuple[str, str], list[tuple[Entry, tuple[Source, ...]]]]:
         """(case, role) → what is decoded as one: each channel alone, or all channels together for encoders that take any. Of `cases`,
         or of those that the head looks at."""
+        joint = joint_channels or self.task.channels == "rgb"
+        if cases is None and joint in self._entries:
+            return self._entries[joint]
         found = {}
         for case in self.looked_at if cases is None else cases:
             for role, sources in reading.images(self.task, case).items():
-                groups = [sources] if joint_channels or self.task.channels == "rgb" else [(source,) for source in sources]
+                groups = [sources] if joint else [(source,) for source in sources]
                 found[case.id, role] = [(self._entry(group), group) for group in groups]
+        if cases is None:
+            self._entries[joint] = found
         return found
+
+    @cached_property
+    def _entries(self) -> dict[bool, dict[tuple[str, str], list[tuple[Entry, tuple[Source, ...]]]]]:
+        """What `entries` found, by whether channels are joint."""
+        return {}
 
     def _entry(self, sources: tuple[Source, ...]) -> Entry:
         try:
-            return Entry(source_key(sources, dict(self.digests)), count_planes(sources[0]))
+            return Entry(source_key(sources, self.digests), count_planes(sources[0]))
         except CaseError:
             return Entry(f"unreadable-{abs(hash(sources)):x}"[:32], 1)
 
