@@ -419,3 +419,19 @@ def test_layer_scale_in_the_checkpoint_is_built_into_the_model(tmp_path: Path) -
     torch.save(net.state_dict(), tmp_path / "pytorch_model.bin")
     encoder = load("timm:test_vit", weights=tmp_path / "pytorch_model.bin")
     assert float(encoder.net.blocks[0].ls1.gamma.mean()) == pytest.approx(0.3)
+
+
+def test_a_network_may_write_into_its_planes(tmp_path: Path) -> None:
+    """Grey is one plane seen three times: what is written into one channel must not show in the others."""
+    (tmp_path / "own.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        x[:, 0] += 1.0\n"
+        "        return x.mean(dim=(2, 3))\n"
+        "def make_encoder():\n"
+        "    return Net()\n"
+    )
+    encoder = load(f"{tmp_path}/own.py:make_encoder")
+    found = encoder(torch.full((2, 1, 8, 8), 0.25)).cls
+    np.testing.assert_allclose(found, [[1.25, 0.25, 0.25]] * 2)

@@ -67,3 +67,27 @@ def test_a_file_that_was_cut_since_is_an_error(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-4])
     with pytest.raises(MedprobeError, match="expected 5 rows, found fewer"):
         samples(bank, list(range(5))).pooled("cls")
+
+
+def test_entries_of_another_width_are_not_read_as_if_they_had_the_first_one(tmp_path: Path) -> None:
+    encoding = Encoding(tmp_path, {"encoder": "none"})
+    for number, width in enumerate((2, 4)):
+        (shard,) = encoding.plan([Entry(f"key{number}", 1)], alone=False)
+        shard.commit(0, {"cls": np.ones((1, width), np.float32)}, {}, {})
+    entries = [Entry(f"key{number}", 1) for number in range(2)]
+    bank = StoredBank(encoding, Pipeline(None, Preprocessing("full-range", (8, 8)), False), {entry.key: () for entry in entries}, entries, lambda done, total, what: None)
+    assert bank.gathered(["key0", "key1"], "cls") is None
+    with pytest.raises(ValueError, match="same shape"):
+        samples(bank, [0, 1]).pooled("cls")
+
+
+def test_finished_cases_of_an_unfinished_shard_are_read(tmp_path: Path) -> None:
+    """A run was killed, and the next asks for fewer cases."""
+    encoding = Encoding(tmp_path, {"encoder": "none"})
+    (shard,) = encoding.plan([Entry(f"key{number}", 1) for number in range(300)], alone=False)
+    rows = np.random.default_rng(0).normal(size=(128, DIM)).astype(np.float32)
+    shard.commit(0, {"cls": rows}, {}, {})
+    entries = [Entry(f"key{number}", 1) for number in (3, 1, 100)]
+    bank = StoredBank(encoding, Pipeline(None, Preprocessing("full-range", (8, 8)), False), {entry.key: () for entry in entries}, entries, lambda done, total, what: None)
+    np.testing.assert_array_equal(samples(bank, [3, 1, 100]).pooled("cls"), rows[[3, 1, 100]])
+    np.testing.assert_array_equal(bank.features("key100").cls, rows[[100]])

@@ -75,17 +75,24 @@ def test_planes_of_a_volume_are_kept_as_they_are_made(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[key], expected[key])
 
 
-def test_streamed_planes_are_decoded_once(tmp_path: Path) -> None:
-    volume = np.random.default_rng(0).integers(0, 255, (9, 20, 20), np.uint8)
+def test_streamed_features_come_from_kept_planes_and_keep_none(tmp_path: Path) -> None:
+    volume = np.random.default_rng(0).integers(0, 255, (70, 20, 20), np.uint8)
     np.save(tmp_path / "volume.npy", volume)
     source = (Source(tmp_path / "volume.npy"),)
     key = source_key(source, Digests(None).of([tmp_path / "volume.npy"]))
-    encoder, preprocessing = encoders.load(SECOND), Preprocessing("full-range", (SIDE, SIDE), colour=3)
-    store = PlaneStore(tmp_path / "cache", plane_facts(preprocessing), 10**9)
-    bank = StreamedBank(Pipeline(encoder, preprocessing, True, 4, 0, store), {key: source}, [Entry(key, 9)], lambda done, total, what: None, 0)
-    first = np.array(bank.features(key).grids[0][:9])
+
+    def streamed(cache: Path) -> np.ndarray:
+        encoder, preprocessing = encoders.load(SECOND), Preprocessing("full-range", (SIDE, SIDE), colour=3)
+        store = PlaneStore(cache, plane_facts(preprocessing), 10**9)
+        store.look_for([key])
+        bank = StreamedBank(Pipeline(encoder, preprocessing, True, 4, 0, store), {key: source}, [Entry(key, 70)], lambda done, total, what: None, 0)
+        return np.concatenate([np.array(bank.features(key).grids[0][start : start + 30]) for start in (40, 0)])
+
+    expected = streamed(tmp_path / "none")
+    assert not kept(tmp_path / "none")
+    features(tmp_path / "cache", FIRST, {key: source}, 10**9, planes={key: 70})
     (tmp_path / "volume.npy").unlink()
-    np.testing.assert_array_equal(np.array(bank.features(key).grids[0][:9]), first)
+    np.testing.assert_array_equal(streamed(tmp_path / "cache"), expected)
 
 
 def test_grey_and_colour_together_are_not_kept(tmp_path: Path) -> None:
@@ -144,7 +151,7 @@ def test_planes_that_vanish_after_they_were_found_are_decoded(tmp_path: Path) ->
     for file in (tmp_path / "cache").glob("planes/*/*/*"):
         file.unlink()
     shard = Shard.of(tmp_path / "shards", tuple(Entry(key, 1) for key in sources))
-    (chunk,) = Pipeline(encoders.load(SECOND), preprocessing, False, 4, 0, store).chunks(shard, sources, 0, 5)
+    (chunk,) = Pipeline(encoders.load(SECOND), preprocessing, False, 4, 0, store).chunks(shard, sources, 0, 5, keep=True)
     assert not chunk.unreadable
     assert np.isfinite(chunk.rows["patch_mean"]).all()
     assert chunk.rows["patch_mean"].std() > 0
@@ -159,11 +166,50 @@ def test_what_a_cut_off_run_kept_is_gone_on_from(tmp_path: Path) -> None:
     store = PlaneStore(cache, plane_facts(preprocessing), 10**9)
     pipeline = Pipeline(encoders.load(FIRST), preprocessing, False, 64, 0, store)
     with store.keeping(shard) as keep:
-        for chunk in pipeline.chunks(shard, sources, 0, 256):
+        for chunk in pipeline.chunks(shard, sources, 0, 256, keep=True):
             keep(chunk.start, chunk.planes, chunk.frames, chunk.unreadable)
     shard.done = 128
     with store.keeping(shard) as keep:
-        for chunk in pipeline.chunks(shard, sources, 128, 300):
+        for chunk in pipeline.chunks(shard, sources, 128, 300, keep=True):
             keep(chunk.start, chunk.planes, chunk.frames, chunk.unreadable)
     (finding,) = inspect(cache, verify=True)
     assert (finding.done, finding.fault) == (300, None)
+
+
+def test_a_full_disk_leaves_nothing_behind_and_the_features_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = pictures(tmp_path, 200)
+    expected = features(tmp_path / "other", SECOND, sources, 0)
+    commit, calls = Shard.commit, []
+
+    def full(shard: Shard, start: int, rows: Mapping[str, np.ndarray], *more: Mapping) -> None:
+        if "planes" in rows:
+            calls.append(start)
+            if len(calls) == 2:
+                raise OSError(28, "No space left on device")
+        commit(shard, start, rows, *more)
+
+    monkeypatch.setattr(Shard, "commit", full)
+    found = features(tmp_path / "cache", SECOND, sources, 10**9)
+    assert calls == [0, 128]
+    assert not kept(tmp_path / "cache"), "half of a shard is of no use"
+    assert all(np.array_equal(found[key], expected[key]) for key in sources)
+
+
+def test_planes_never_take_more_than_half_of_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = pictures(tmp_path, 5)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 2 * 5 * SIDE**2 - 1}))
+    features(tmp_path / "cache", FIRST, sources, 10**9)
+    assert not kept(tmp_path / "cache")
+
+
+def test_what_cannot_be_written_beside_the_features_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = pictures(tmp_path, 5)
+    features(tmp_path / "cache", FIRST, sources, 10**9)
+
+    def refused(*args: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "utime", refused)
+    monkeypatch.setattr(Encoding, "describe", lambda self: refused() if self.folder.parent.name == "planes" else self.folder.mkdir(parents=True, exist_ok=True))
+    assert len(features(tmp_path / "cache", SECOND, sources, 10**9)) == 5
+    assert len(features(tmp_path / "cache", FIRST, pictures(tmp_path, 6, name="more"), 10**9)) == 6

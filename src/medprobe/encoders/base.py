@@ -114,7 +114,7 @@ class LoadedEncoder:
     Facts for programs: `name` and `spec` (what was asked for), `dims`, `channels`, `image_size` (set only when tied to
     one size, or when the user chose one), `dim` (of `cls`; None when it depends on the input), `params`, `multiple`
     (sides must be multiples of it), `default_size`, `interpolates` (may leave its own size), `weights_sha256`,
-    `transform` (JSON-able: mean, std, grey rule), `licence`, `source`. `net` is the torch module, where there is one; `parts` the encoders that `a+b` is made of.
+    `transform` (JSON-able: mean, std, grey rule), `licence`, `source`. `net` is the torch module, where there is one; `parts` the encoders that `a+b` is made of; `own_grids`: whether it gives the same grids whichever are asked for.
     `describe`, of those that look at a whole image: a function from float32 (C, D, H, W), or (C, H, W), in [0, 1] to (C', D, H, W), or (C', H, W).
 
     `forward` gets (N, channels, H, W) (or (N, channels, D, H, W)) normalised, on the device and in the precision asked for.
@@ -154,6 +154,7 @@ class LoadedEncoder:
             "grey": "replicate" if channels == 3 else None,
         }
         self.parts: tuple[LoadedEncoder, ...] = ()
+        self.own_grids = False
         self.describe: Callable[[np.ndarray], np.ndarray] | None = None
         self._widths: dict[str, int] = {}
         self._forward = forward
@@ -201,7 +202,8 @@ class LoadedEncoder:
                 planes = planes / self._std
             if self.net is not None and self.net.training:
                 self.net.eval()
-            made = self._forward(planes.to(self._dtype))
+            # Replicated grey is three views of one plane until here: a network may write into one of them.
+            made = self._forward(planes.to(self._dtype).contiguous())
             self._check_made(made, len(planes))
             return Features(
                 plain(made.cls), plain(made.patch_mean), tuple(plain(grid) for grid in made.grids), made.frame

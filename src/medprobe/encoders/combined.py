@@ -45,7 +45,8 @@ def combine(request: Request, parts: list[LoadedEncoder]) -> LoadedEncoder:
         licence=" + ".join(dict.fromkeys(part.licence for part in parts if part.licence)) or None,
     )
     combined.parts = tuple(parts)
-    combined.layers = list(request.layers) if request.layers is not None else None
+    combined.layers = parts[0].layers
+    combined.own_grids = any(part.own_grids for part in parts)
     combined.precision = request.precision
     combined.params = sum(part.params for part in parts)
     combined.transform = {"parts": [part.transform for part in parts]}
@@ -62,7 +63,7 @@ def apart(encoder: Any) -> tuple[Any, tuple[Callable[[np.ndarray], np.ndarray], 
     if len(planes) == 1:
         return planes[0], described
     spec = "+".join(part.spec for part in planes)
-    return combine(Request(spec, spec, precision=encoder.precision, layers=encoder.layers), planes), described
+    return combine(Request(spec, spec, precision=encoder.precision), planes), described
 
 
 def merge(parts: list[Features]) -> Features:

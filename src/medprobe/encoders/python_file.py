@@ -129,6 +129,7 @@ def from_module(request: Request, net: Any, digest: str) -> LoadedEncoder:
         multiple=_whole(net, "multiple", 1) or 1,
         weights_sha256=digest,
     )
+    encoder.own_grids = True
     probed(encoder)
     encoder.weights_sha256 = hashlib.sha256(f"{digest} {_answer(encoder)}".encode()).hexdigest()
     return encoder
@@ -152,6 +153,7 @@ def from_encoder(request: Request, made: Any, code: str) -> LoadedEncoder:
         licence=getattr(made, "licence", None),
         source=getattr(made, "source", None),
     )
+    encoder.own_grids = True
     probed(encoder)
     encoder.weights_sha256 = hashlib.sha256(f"{encoder.weights_sha256} {_answer(encoder)}".encode()).hexdigest()
     return encoder

@@ -67,9 +67,10 @@ class StoredBank:
             return None
         numbers, rows = where // SHARD_PLANES, where % SHARD_PLANES
         borders = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(keys)]
-        if not len(keys) or any(name not in self._shards[numbers[start]].arrays for start in borders[:-1]):
+        kinds = [self._shards[numbers[start]].arrays.get(name) for start in borders[:-1] if len(keys)]
+        if not kinds or kinds[0] is None or any(kind != kinds[0] for kind in kinds):
             return None
-        out = np.empty((len(keys), *self._shards[numbers[0]].arrays[name]["row"]), np.float32)
+        out = np.empty((len(keys), *kinds[0]["row"]), np.float32)
         with ThreadPoolExecutor(READERS) as pool:
             list(pool.map(lambda start, stop: self._shards[numbers[start]].gather(name, rows[start:stop], out[start:stop]), borders[:-1], borders[1:]))
         return out

@@ -122,7 +122,7 @@ class _Batches:
         file, row, frame = self.kept[piece.key]
         try:
             rows = self._rows[file] if file in self._rows else self._rows.setdefault(file, np.load(file, mmap_mode="r"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):
             return None
         return np.array(rows[row + piece.start : row + piece.stop]), frame
 
@@ -185,11 +185,12 @@ class Pipeline:
         return GRID_CHUNK_PLANES if self.grids else CHUNK_PLANES
 
     def chunks(
-        self, shard: Shard, sources: Mapping[str, tuple[Source, ...]], start: int, stop: int, encoded: Callable[[int], None] = lambda planes: None
+        self, shard: Shard, sources: Mapping[str, tuple[Source, ...]], start: int, stop: int, encoded: Callable[[int], None] = lambda planes: None, keep: bool = False
     ) -> Iterator[Chunk]:
-        """Encode rows start…stop, yielding a chunk whenever one is whole; `encoded` hears the planes of every batch."""
+        """Encode rows start…stop, yielding a chunk whenever one is whole; `encoded` hears the planes of every batch; `keep`: chunks
+        have their decoded planes, where these are to be kept."""
         batches = pieces_of(shard, sources, self.batch_size, start, stop)
-        keep = self.planes is not None and self.planes.wants(shard)
+        keep = keep and self.planes is not None and self.planes.wants(shard)
         chunk = Chunk(start)
         parts: list[dict[str, np.ndarray]] = []
         decoded_planes: list[np.ndarray] = []
@@ -204,12 +205,13 @@ class Pipeline:
                 if keep:
                     decoded_planes += pixels
                     counts += [count for _, count, _, _ in facts]
+                    keep = sum(part.nbytes for part in decoded_planes) <= LARGEST_CHUNK
                 planes = sum(count for _, count, _, _ in facts)
                 done += planes
                 encoded(planes)
                 if done % shard.chunk == 0 or done == stop:
                     chunk.rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-                    chunk.planes = _joined(decoded_planes, counts)
+                    chunk.planes = _joined(decoded_planes, counts) if keep else None
                     yield chunk
                     chunk, parts, decoded_planes, counts = Chunk(done), [], [], []
 
@@ -311,10 +313,9 @@ def _owners(batches: Sequence[Sequence[_Piece]], workers: int) -> list[int]:
 
 
 def _joined(pieces: list[np.ndarray], counts: list[int]) -> np.ndarray | None:
-    """One array of planes, black where a piece could not be read; None where there are none, they are unlike, or they take more
-    memory than is good."""
+    """One array of planes, black where a piece could not be read; None where there are none, or they are unlike."""
     good = [planes for planes in pieces if len(planes)]
-    if len({(planes.shape[1:], planes.dtype) for planes in good}) != 1 or good[0][0].nbytes * sum(counts) > LARGEST_CHUNK:
+    if len({(planes.shape[1:], planes.dtype) for planes in good}) != 1:
         return None
     return np.concatenate([planes if len(planes) else np.zeros((count, *good[0].shape[1:]), good[0].dtype) for planes, count in zip(pieces, counts, strict=True)])
 
@@ -376,7 +377,7 @@ def complete(
                     current = Shard.open(shard.folder) or shard
                     done += current.done - shard.done
                     with pipeline.keeping(current) as keep:
-                        for chunk in pipeline.chunks(current, sources, current.done, current.planes, encoded):
+                        for chunk in pipeline.chunks(current, sources, current.done, current.planes, encoded, keep=True):
                             keep(chunk.start, chunk.planes, chunk.frames, chunk.unreadable)
                             current.commit(chunk.start, chunk.rows, chunk.frames, chunk.unreadable)
             except Timeout:

@@ -1,17 +1,17 @@
-"""Decoded planes, kept within a budget: another encoder, or a second look of the same one, decodes nothing again.
+"""Decoded planes, kept within a budget: another encoder decodes nothing again, nor does one whose features are streamed.
 
     CACHE/planes/<preprocessing>/<shard>/planes.npy     one row per plane, (C, H, W), in the shards of features (store.py)
 
 Rows are what a source gives after window and resizing: 8-bit where the source is (65 kB for 256 x 256 grey), else
-float32; grey planes are kept once, however many channels an encoder wants. A shard is kept whole or not at all, from its
-first row on, and only where all its planes have one shape and type. Where the budget is short, the planes that were used
+float32; grey planes are kept once, however many channels an encoder wants. A shard counts once it is whole, and is removed
+where its planes turn out not to have one shape and type. Where the budget is short, the planes that were used
 least recently go first.
 """
 
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -50,10 +50,12 @@ class PlaneStore:
 
     def look_for(self, keys: Iterable[str]) -> None:
         """Find what is kept of these entries; damaged rows are cut off."""
-        for key, (shard, row) in self._encoding.find(keys, checked=True).items():
+        for key, (shard, row) in self._encoding.find(keys, checked=True, complete=True).items():
             self._found[key] = shard.path(KEPT), row, shard.frames[key]
             self._used.add(shard.folder)
-            os.utime(shard.folder / "shard.json")
+        for folder in self._used:
+            with suppress(OSError):  # removed meanwhile, or of another user
+                os.utime(folder / "shard.json")
 
     def found(self, keys: Iterable[str]) -> dict[str, Found]:
         return {key: self._found[key] for key in keys if key in self._found}
@@ -73,40 +75,44 @@ class PlaneStore:
             return
         mine = Shard.of(self._encoding.folder, shard.entries, shard.chunk)
         lock = FileLock(mine.lock)
-        self._encoding.describe()
         try:
+            self._encoding.describe()
             lock.acquire(timeout=0)
-        except Timeout:  # another encoder keeps them
+        except (OSError, Timeout):  # a folder of another user; another encoder keeps them
             yield lambda *chunk: None
             return
         try:
-            mine = Shard.open(mine.folder) or mine
-            self._used.add(mine.folder)
-            yield partial(self._keep, mine, _Ended(mine.chunk != shard.chunk or mine.done < shard.done))
+            kept = Shard.open(mine.folder) or mine
+            if kept.chunk != shard.chunk or kept.done < shard.done:
+                shutil.rmtree(kept.folder, ignore_errors=True)
+                kept = mine
+            self._used.add(kept.folder)
+            yield partial(self._keep, kept, _Ended(kept.done < shard.done))
         finally:
             lock.release()
 
     def _keep(self, mine: Shard, ended: "_Ended", start: int, planes: np.ndarray | None, frames: Mapping[str, list], unreadable: Mapping[str, str]) -> None:
-        """Append a chunk, unless it is there already; one that cannot be kept ends it for those that follow."""
+        """Append a chunk, unless it is there already; one that cannot be kept removes those before it and ends it."""
         if ended.yes or start < mine.done:
             return
         try:
-            if planes is None or not mine.takes({KEPT: planes}) or (not start and not self._make_room(planes[0].nbytes * mine.planes)):
-                ended.yes = True
-            else:
+            if planes is not None and mine.takes({KEPT: planes}) and (start or self._make_room(planes[0].nbytes * mine.planes)):
                 mine.folder.mkdir(exist_ok=True)
                 mine.commit(start, {KEPT: planes}, frames, unreadable)
-        except OSError:  # a full disk: planes are kept where there is room, and features go first
-            ended.yes = True
+                return
+        except OSError:  # a full disk: features go first
+            pass
+        ended.yes = True
+        shutil.rmtree(mine.folder, ignore_errors=True)
 
     def _make_room(self, wanted: int) -> bool:
-        """Whether so much may be written; what was not used for the longest time is removed for it."""
+        """Whether so much may be written, to half of the free disk at most; what was not used for the longest time is removed for it."""
         from filelock import FileLock, Timeout
 
         sizes = {file: file.stat().st_size for file in (self._cache / KEPT).glob("*/*/planes.npy")}
         held = sum(sizes.values())
         spare = sorted((file for file in sizes if file.parent not in self._used), key=_last_used)
-        if held - sum(sizes[file] for file in spare) + wanted > self._budget:
+        if held - sum(sizes[file] for file in spare) + wanted > self._budget or 2 * wanted > shutil.disk_usage(self._cache).free:
             return False
         for file in spare:
             if held + wanted <= self._budget:

@@ -190,8 +190,12 @@ class Shard:
             os.close(descriptor)
 
     def rows(self) -> dict[str, np.ndarray]:
-        """array name → read-only memory map (planes, ...); of a complete shard."""
-        return {name: np.load(self.path(name), mmap_mode="r") for name in self.arrays}
+        """array name → read-only memory map of the rows that are done."""
+        return {name: self._map(name) for name in self.arrays}
+
+    def _map(self, name: str) -> np.ndarray:
+        facts = self.arrays[name]
+        return np.memmap(self.path(name), np.dtype(facts["dtype"]).newbyteorder("<"), "r", len(self._header(name)), (self.done, *facts["row"]))
 
     def gather(self, name: str, rows: np.ndarray, out: np.ndarray) -> None:
         """Copy rows (n,) of an array into out (n, ...): neighbours are read at once, straight from the file."""
@@ -201,7 +205,7 @@ class Shard:
                 if file.readinto(out.data.cast("B")) != out.nbytes:
                     raise MedprobeError(f"{self.path(name)}: expected {self.planes} rows, found fewer; run the same command again, which computes them anew")
         else:
-            np.take(np.load(self.path(name), mmap_mode="r"), rows, axis=0, out=out, mode="clip")
+            np.take(self._map(name), rows, axis=0, out=out, mode="clip")
 
     def damaged_from(self) -> int | None:
         """The first row of the first chunk whose bytes are not those that were written, or None when all are."""
@@ -263,14 +267,16 @@ class Encoding:
         folders = sorted(path.parent for path in self.folder.glob("*/shard.json"))
         return [shard for folder in folders if (shard := Shard.open(folder)) is not None]
 
-    def find(self, keys: Iterable[str], checked: bool = False) -> dict[str, tuple[Shard, int]]:
+    def find(self, keys: Iterable[str], checked: bool = False, complete: bool = False) -> dict[str, tuple[Shard, int]]:
         """key → (shard, first row) of the entries that are computed and readable; `checked`: shards that hold one of them are cut at
-        the first damaged chunk."""
+        the first damaged chunk; `complete`: in shards without a row to come."""
         wanted = set(keys)
         found: dict[str, tuple[Shard, int]] = {}
         for shard in self._shards():
             if checked and wanted & {entry.key for entry in shard.entries}:
                 shard = self._checked(shard)
+            if complete and not shard.complete:
+                continue
             for entry, row in shard.spans():
                 if entry.key in wanted and entry.key not in found and row + entry.planes <= shard.done and entry.key not in shard.unreadable:
                     found[entry.key] = (shard, row)

@@ -99,7 +99,8 @@ def of_group(group: Any) -> float:
             first = next((entries[case.id, "image"] for case in question.cases if (case.id, "image") in entries), None)
             known[id(question)] = 0.0 if first is None else fit_seconds(
                 question.head, group.loaded.encoder, group.preprocessing, [[planes[place] for place in part] for part in (parts.train, parts.val, parts.test)],
-                len(first), len(question.dataset.classes), first[0][1], question.levels,
+                len(first), len(question.dataset.classes), first[0][1],
+                None if group.loaded.grids == question.grids else question.levels,
             )  # fmt: skip
         total += known[id(question)]
     return total

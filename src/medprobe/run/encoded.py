@@ -87,7 +87,7 @@ def samples_of(question: Question, group: Group, bank: Bank, indices: Sequence[i
         items += _items(replace(case, images=reading.images(question.task, case)) if images or describe else case, keys, question)
     return EncodedSamples(
         items, bank, question.task.window, question.task.planes, images, reduce_named(question.task.reduce), reading.decoder(question.task, question.masks),
-        describe, question.dataset.dims, question.levels, vectors=shared,
+        describe, question.dataset.dims, None if group.loaded.grids == question.grids else question.levels, vectors=shared,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from medprobe.types import Case, Source
 
 @dataclass(frozen=True)
 class Group:
-    """Cells that share one encoder and one way of encoding one dataset."""
+    """Cells that share one encoder and one way of encoding one dataset, or are served by it."""
 
     loaded: Loaded
     encoder: Any
@@ -40,6 +40,8 @@ class Group:
     bytes_per_decoded: int = 0
     planes_budget: int = 0
     """Bytes of decoded planes that the cache may hold."""
+    bytes_decoded: int = 0
+    """Of the planes that are kept when they are decoded; 0 where they exceed what may be kept."""
     fit_seconds: float = 0.0
     streamed: str | None = None
     """Why grids are not kept, if they are not."""
@@ -52,11 +54,6 @@ class Group:
     def to_decode(self) -> int:
         return sum(self.entries[key].planes for key in self.undecoded)
 
-    @property
-    def bytes_decoded(self) -> int:
-        """Of the planes that are kept when they are decoded; 0 where they exceed what may be kept."""
-        wanted = self.to_decode * self.bytes_per_decoded
-        return wanted if wanted <= self.planes_budget else 0
 
 
 def preprocessing_of(question: Question, encoder: Any) -> Preprocessing:
@@ -113,18 +110,29 @@ def grouped(questions: Sequence[Question], loaded: Sequence[Loaded], request: Re
                 if place not in collected:
                     collected[place] = {"loaded": one, "encoder": encoder, "preprocessing": preprocessing, "grids": grids, "encoding": encoding, "question": question, "cells": []}
                 collected[place]["cells"] += todo
-    _merge(collected)
+    if request.cache_budget is None:  # with one, a narrow encoding may be kept where a wide one is streamed
+        _merge(collected)
     groups: list[Group] = []
-    planned: set[tuple[str, str]] = set()
     for parts in (parts for parts in collected.values() if parts["cells"]):
         group = _group(request=request, **parts)
-        decoding = Encoding(cache, plane_facts(group.preprocessing), KEPT).key
-        group = replace(group, undecoded=tuple(key for key in group.undecoded if (decoding, key) not in planned))
-        planned |= {(decoding, key) for key in group.undecoded}
         before = sum(each.missing_planes * each.bytes_per_plane for each in groups if each.streamed is None)
         groups.append(replace(group, streamed=why_streamed(group, request, cache, before), fit_seconds=costs.of_group(group)))
-    spare = _spare(groups, request, cache)
-    return [replace(group, planes_budget=spare) for group in groups], done
+    return _decoding(groups, _spare(groups, request, cache), cache), done
+
+
+def _decoding(groups: Sequence[Group], budget: int, cache: Path) -> list[Group]:
+    """The groups in order, each with what those before it do not leave decoded, as far as that fits into the budget."""
+    found, planned, left = [], set[tuple[str, str]](), budget
+    for group in groups:
+        decoding = Encoding(cache, plane_facts(group.preprocessing), KEPT).key
+        group = replace(group, undecoded=tuple(key for key in group.undecoded if (decoding, key) not in planned), planes_budget=budget)
+        wanted = group.to_decode * group.bytes_per_decoded
+        if wanted <= left and group.streamed is None:
+            left -= wanted
+            planned |= {(decoding, key) for key in group.undecoded}
+            group = replace(group, bytes_decoded=wanted)
+        found.append(group)
+    return found
 
 
 def _merge(collected: Mapping[tuple, dict[str, Any]]) -> None:
@@ -133,11 +141,21 @@ def _merge(collected: Mapping[tuple, dict[str, Any]]) -> None:
     for place, narrow in collected.items():
         for other, wide in collected.items():
             same = place != other and other not in moved and place[3:-1] == other[3:-1] and place[-1] <= other[-1] and narrow["encoder"] is not None and wide["encoder"] is not None
-            if same and contains(wide["encoding"].facts, narrow["encoding"].facts):
+            if same and contains(wide["encoding"].facts, narrow["encoding"].facts) and _worthwhile(wide, narrow):
                 wide["cells"] += narrow["cells"]
                 narrow["cells"] = []
                 moved.add(place)
                 break
+
+
+def _worthwhile(wide: Mapping[str, Any], narrow: Mapping[str, Any]) -> bool:
+    """Whether a wide encoding is there, or to be made anyway, and its last grid is all that the narrow one has."""
+    if narrow["grids"] and getattr(narrow["encoder"], "own_grids", False):
+        return False
+    if wide["cells"]:
+        return True
+    keys = {entry.key for group in wide["question"].entries(wide["encoder"].channels is None).values() for entry, _ in group}
+    return len(wide["encoding"].find(keys)) == len(keys)
 
 
 def contains(wide: Mapping[str, Any], narrow: Mapping[str, Any]) -> bool:
@@ -219,7 +237,7 @@ def _group(
     if missing:
         made = sum(map(len, windows_of(sources[missing[0]], preprocessing.window)))
         cost = costs.of_encoding(encoder, preprocessing, grids, made)
-        kept = Encoding(encoding.cache, plane_facts(preprocessing), KEPT).find(missing)
+        kept = Encoding(encoding.cache, plane_facts(preprocessing), KEPT).find(missing, complete=True)
         undecoded = tuple(key for key in missing if key not in kept)
         each = _bytes_decoded(sources[undecoded[0]], preprocessing) if undecoded else 0
     return Group(loaded, encoder, preprocessing, grids, encoding, entries, sources, missing, *cost, tuple(cells), question.dataset.name, undecoded, each)

@@ -87,7 +87,7 @@ def _read_masks(question: Question, progress: Progress) -> None:
 def _run_group(group: Group, request: Request, cache: Path, progress: Progress, outcome: Outcome) -> None:
     begin = time.perf_counter()
     try:
-        for question in {id(cell.question.masks): cell.question for cell in group.cells}.values():
+        for question in {id(cell.question): cell.question for cell in group.cells}.values():
             _read_masks(question, progress)
         bank = open_bank(group, request, cache, progress)
     except CELL_FAILURES as error:
@@ -310,7 +310,7 @@ def describe(plan: Plan) -> list[str]:
         if group["bytes_decoded"]:
             lines.append(f"    {group['planes_to_decode']} planes to decode, kept for other encoders: {group['bytes_decoded'] / 1e6:.1f} MB")
         elif group["planes_missing"] and not group["planes_to_decode"]:
-            lines.append("    nothing to decode: an earlier run left the planes decoded")
+            lines.append("    nothing to decode: the planes are kept")
         if group["streamed"]:
             lines.append(f"    not kept, since {group['streamed']}")
     lines += [f"  note: {note}" for note in facts["notes"]]
