@@ -43,7 +43,7 @@ class Lattice:
         return [self.shape, self.spacing, *([] if self.around is None else [digests.get(self.around), self.label])]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """Where the pixels of one channel are: a file, a dataset inside a file, or frames of a video or of a folder.
 
@@ -74,7 +74,7 @@ class Source:
         return isinstance(self.grid, Lattice) and self.grid.spacing is None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Case:
     """One thing that is scored, by paths: never pixels.
 

@@ -13,7 +13,7 @@ from medprobe.imaging import recipes
 from medprobe.types import Features, Image, Pooling, Reduce, Sample, Source, stack_targets
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One sample before anything is read: entry keys and sources by role, and which plane when planes are scored."""
 

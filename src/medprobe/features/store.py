@@ -37,7 +37,7 @@ KINDS = ("features", "planes")
 """Folders of a cache that hold shards."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """What is decoded as one: its content key and how many planes it has."""
 
@@ -70,6 +70,7 @@ class Shard:
         self.arrays: dict[str, dict[str, Any]] = {}
         self.checksums: list[dict[str, int]] = []
         self.frames: dict[str, list] = {}
+        self._alike: dict[tuple, list] = {}
         self.unreadable: dict[str, str] = {}
 
     @classmethod
@@ -96,7 +97,8 @@ class Shard:
         shard.entries = tuple(Entry(key, planes) for key, planes in document["entries"])
         shard.done, shard.arrays, shard.checksums = document["done"], document["arrays"], document["checksums"]
         shard.chunk = document.get("chunk", CHUNK_PLANES)
-        shard.frames, shard.unreadable = document["frames"], document["unreadable"]
+        shard._add_frames(document["frames"])
+        shard.unreadable = document["unreadable"]
         return shard
 
     def _save(self) -> None:
@@ -135,6 +137,10 @@ class Shard:
             yield entry, row
             row += entry.planes
 
+    def _add_frames(self, frames: Mapping[str, list]) -> None:
+        """Most entries of a dataset have one frame, which is held once."""
+        self.frames.update({key: self._alike.setdefault(tuple(frame), frame) for key, frame in frames.items()})
+
     def takes(self, rows: Mapping[str, np.ndarray]) -> bool:
         """Whether rows have the shape and type of those before them."""
         return all(self.arrays.get(name, _facts(values)) == _facts(values) for name, values in rows.items())
@@ -153,7 +159,7 @@ class Shard:
             self._append(name, start, values)
             checks[name] = crc32(values.tobytes()) & 0xFFFFFFFF
         self.checksums.append(checks)
-        self.frames.update(frames)
+        self._add_frames(frames)
         self.unreadable.update(unreadable)
         self.done = start + len(next(iter(rows.values())))
         self._save()
