@@ -34,8 +34,6 @@ ONE_DIRECTION = 1 - 1e-6
 """Length of the mean of unit vectors above which they are all alike."""
 ROWS, COLUMNS = 512, 8192
 """A tile of the similarity matrix: test samples by training samples."""
-BLOCK = 64
-"""Columns that are passed over at once where none is better."""
 
 
 @dataclass(frozen=True)
@@ -168,17 +166,10 @@ def _kernels() -> tuple[Callable[..., Any], ...]:
         for row in range(len(tile)):
             values, places = similarity[row], index[row]
             beyond = max(values[0], bound[row])
-            for start in range(0, tile.shape[1], BLOCK):
-                stop = min(start + BLOCK, tile.shape[1])
-                better = 0
-                for column in range(start, stop):  # without a branch, so that the processor compares many at a time
-                    better |= tile[row, column] > beyond
-                if not better:
-                    continue
-                for column in range(start, stop):
-                    if tile[row, column] > beyond:
-                        sift(values, places, len(values), tile[row, column], left + column)
-                        beyond = max(values[0], bound[row])
+            for column in range(tile.shape[1]):
+                if tile[row, column] > beyond:
+                    sift(values, places, len(values), tile[row, column], left + column)
+                    beyond = max(values[0], bound[row])
 
     @compiled
     def order(similarity, index):
