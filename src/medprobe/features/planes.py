@@ -49,7 +49,7 @@ class PlaneStore:
         """Folders of shards that are not to be removed: found, or kept."""
 
     def look_for(self, keys: Iterable[str]) -> None:
-        """Find what is kept of these entries; damaged rows are cut off."""
+        """Find what is kept of these entries, in shards that are whole; damaged rows are cut off."""
         for key, (shard, row) in self._encoding.find(keys, checked=True, complete=True).items():
             self._found[key] = shard.path(KEPT), row, shard.frames[key]
             self._used.add(shard.folder)

@@ -55,7 +55,6 @@ class Group:
         return sum(self.entries[key].planes for key in self.undecoded)
 
 
-
 def preprocessing_of(question: Question, encoder: Any) -> Preprocessing:
     """How this question's planes reach this encoder: the user's size, the encoder's, the task's, the encoder's default."""
     task, dataset = question.task, question.dataset
@@ -78,6 +77,7 @@ def _all_grey(question: Question) -> bool:
 
 
 def grouped(questions: Sequence[Question], loaded: Sequence[Loaded], request: Request, cache: Path, faults: Faults) -> tuple[list[Group], list[Cell]]:
+    """The groups with something to compute, and the cells that are done."""
     collected: dict[tuple, dict[str, Any]] = {}
     done: list[Cell] = []
     stems: dict[str, Mapping[str, Any]] = {}
