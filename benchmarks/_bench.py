@@ -49,6 +49,11 @@ class Pairs:
         return f"{self.ours:.3g} s against {self.theirs:.3g} s"
 
 
+def inverse(spread: tuple[float, float]) -> tuple[float, float]:
+    """The range of the inverse of a ratio."""
+    return 1 / spread[1], 1 / spread[0]
+
+
 def in_turns(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int = ROUNDS, warm: bool = True) -> Pairs:
     """Run both `rounds` times, who goes first changing from pair to pair; `warm`: once before that, untimed."""
     if warm:

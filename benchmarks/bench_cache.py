@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from _bench import in_turns, parser, row
+from _bench import in_turns, inverse, parser, row
 from medprobe.features.bank import StoredBank
 from medprobe.features.encode import Pipeline, Preprocessing
 from medprobe.features.samples import EncodedSamples, Item
@@ -93,10 +93,6 @@ def pooled(folder: Path, cases: int, rounds: int) -> None:
         "the same of all cases, the bank opened first", "np.load of one .npy", 1 / first.ratio, at_most=True,
         spread=inverse(first.range), equality="equal to the bit", limit=f"once a run: every entry is looked up and every byte checked against its checksum; {first}",
     )  # fmt: skip
-
-
-def inverse(spread: tuple[float, float]) -> tuple[float, float]:
-    return 1 / spread[1], 1 / spread[0]
 
 
 def dense(folder: Path, volumes: int, rounds: int) -> None:

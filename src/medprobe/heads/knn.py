@@ -10,9 +10,9 @@ training prevalence. k is chosen on validation among `ks` (those beyond the numb
 number), the smaller k of equals; without a validation part k is 20. A sample's vector is the mean over its planes,
 then normalised. Among equally similar neighbours the one of lower index is nearer.
 
-One search at the largest k serves every k and label: tiles of the similarity matrix from the matrix product on the
-context's device, each merged into the neighbours found so far while it is in the processor's cache. Memory beyond the
-features is 16 MiB for a tile, whatever the number of samples.
+One search at the largest k serves every k and label: each thread has tiles of the similarity matrix from the matrix
+product, on the context's device, and merges them into the neighbours found so far while they are in the processor's
+cache. Memory beyond the features is 1 MiB a thread for a tile, and 8 bytes for each neighbour of each sample.
 """
 
 import functools
@@ -32,8 +32,12 @@ TEMPERATURE = 0.07
 DEFAULT_K = 20
 ONE_DIRECTION = 1 - 1e-6
 """Length of the mean of unit vectors above which they are all alike."""
-ROWS, COLUMNS = 512, 8192
+ROWS, COLUMNS = 256, 1024
 """A tile of the similarity matrix: test samples by training samples."""
+AT_ONCE = 64
+"""Similarities of a row that are passed over at once where none of them is near enough."""
+SPARE = 64
+"""Neighbours of a row that are taken in, beyond twice those asked for, before the farthest are given up."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +88,15 @@ class NearestNeighbours:
 
         labels = state.tensors["labels"]
         prior = _pooled.prevalence(labels)
-        _, _, vote = _kernels()
+        table = np.concatenate([np.nan_to_num(labels), ~np.isnan(labels)], axis=1, dtype=np.float32)
+        _, vote = _kernels()
         cut = functools.partial(np.array_split, indices_or_sections=(threads := torch.get_num_threads()))
         with ThreadPoolExecutor(threads) as pool:
             for similarity, index in nearest(state.tensors["features"], normalised(x), ks[-1], device):
                 weight = np.ones(similarity.shape)
                 if self.weights == "softmax":
                     weight = np.exp((similarity.astype(np.float64) - similarity[:, :1]) / self.temperature)
-                yield np.concatenate(list(pool.map(vote, cut(index), cut(weight), repeat(labels), repeat(np.asarray(ks)), repeat(prior))), axis=1)
+                yield np.concatenate(list(pool.map(vote, cut(index), cut(weight), repeat(table), repeat(np.asarray(ks)), repeat(prior))), axis=1)
 
 
 def normalised(x: np.ndarray) -> np.ndarray:
@@ -106,101 +111,131 @@ def nearest(train: np.ndarray, x: np.ndarray, k: int, device: str) -> Iterator[t
     The scalar product is the similarity; equals come in the order of their index.
     """
     import torch
+    from threadpoolctl import threadpool_limits
 
-    bank = torch.as_tensor(train, device=device)
-    space = torch.empty(ROWS * COLUMNS, device=device)
-    merge, order, _ = _kernels()
+    merge, _ = _kernels()
     threads = torch.get_num_threads()
-    cut = functools.partial(np.array_split, indices_or_sections=threads)
-    with ThreadPoolExecutor(threads) as pool:
-        for top in range(0, len(x), ROWS):
-            block = torch.as_tensor(x[top : top + ROWS], device=device)
-            similarity = np.full((len(block), k), -np.inf, dtype=np.float32)
-            index = np.full((len(block), k), len(train), dtype=np.int64)
-            for left in range(0, len(train), COLUMNS):
-                part = bank[left : left + COLUMNS]
-                tile = torch.mm(block, part.T, out=space[: len(block) * len(part)].view(len(block), len(part)))
-                # Without a bound the heaps would take in much of the first tile that they soon give up.
-                bound = exceeded(tile, k) if left == 0 else np.full(len(block), -np.inf, dtype=np.float32)
-                list(pool.map(merge, cut(tile.cpu().numpy()), repeat(left), cut(bound), cut(similarity), cut(index)))
-            list(pool.map(order, cut(similarity), cut(index)))
-            yield similarity, index
+    product = _product(train, device)
+
+    def searched(top: int) -> np.ndarray:
+        block = x[top : top + ROWS]
+        keys = np.full((len(block), 2 * k + SPARE), np.iinfo(np.int64).max)
+        held, beyond = np.zeros(len(block), np.int64), np.full(len(block), np.iinfo(np.int32).max, np.int32)
+        space = np.empty(len(block) * COLUMNS, np.float32)
+        for left in range(0, len(train), COLUMNS):
+            tile = product(block, left, min(left + COLUMNS, len(train)), space)
+            merge(tile.view(np.int32), left, k, keys, held, beyond)
+        keys.sort(axis=1)
+        return keys[:, :k].copy()
+
+    # Each thread multiplies and searches rows of its own: threads of one product would wait for each other.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+        for keys in pool.map(searched, range(0, len(x), ROWS)):
+            yield values_of(keys >> 32), keys & 0xFFFFFFFF
 
 
-def exceeded(tile: Any, k: int) -> np.ndarray:
-    """(rows,) float32: a value that k or more of each row exceed: just below the k-th greatest maximum of 2 k groups."""
-    groups = min(2 * k, tile.shape[1])
-    if groups < k:
-        return np.full(len(tile), -np.inf, dtype=np.float32)
-    maxima = tile[:, : tile.shape[1] // groups * groups].view(len(tile), -1, groups).amax(dim=1).cpu().numpy()
-    return np.nextafter(np.partition(maxima, groups - k, axis=1)[:, groups - k], np.float32(-np.inf))
+def _product(train: np.ndarray, device: str) -> Callable[..., np.ndarray]:
+    """product(block, left, right, space): the tile of block (rows, D) and train[left:right], which may lie in `space`."""
+    import torch
+
+    if device == "cpu":
+        return lambda block, left, right, space: np.matmul(block, train[left:right].T, out=space[: len(block) * (right - left)].reshape(len(block), -1))
+    bank = torch.as_tensor(train, device=device)
+    return lambda block, left, right, space: (torch.as_tensor(block, device=device) @ bank[left:right].T).cpu().numpy()
+
+
+def values_of(ranks: np.ndarray) -> np.ndarray:
+    """The float32 of ranks: of whole numbers that fall as the float rises."""
+    bits = ~ranks.astype(np.int32)
+    return (bits ^ (bits >> 31 & 0x7FFFFFFF)).view(np.float32)
 
 
 @functools.cache
 def _kernels() -> tuple[Callable[..., Any], ...]:
-    """Compiled loops over rows. Neighbours are a heap whose root is the worst kept: least similar, then highest index."""
+    """Compiled loops over rows. A neighbour is one number, its key: the rank of its similarity, then its index; the least is the nearest."""
     import numba
 
     compiled = numba.njit(cache=True, nogil=True)
 
     @compiled
-    def sift(values, index, size, value, place):
-        """Put (value, place) at the root and let it sink."""
-        here = 0
-        while 2 * here + 1 < size:
-            child = 2 * here + 1
-            if child + 1 < size and (
-                values[child + 1] < values[child]
-                or (values[child + 1] == values[child] and index[child + 1] > index[child])
-            ):
-                child += 1
-            if values[child] > value or (values[child] == value and index[child] < place):
+    def rank(bits):
+        """int32 that falls as the float32 of these bits rises."""
+        return ~(bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF)))
+
+    @compiled
+    def nearer(line, bound):
+        """How many of a line, without a branch."""
+        count = np.int32(0)
+        for column in range(len(line)):
+            count += np.int32(rank(line[column]) < bound)
+        return count
+
+    @compiled
+    def least_first(keys, size, k):
+        """Bring the k least of the first `size` keys to the front, the greatest of them to place k - 1."""
+        low, high = 0, size - 1
+        while low < high:
+            pivot = keys[(low + high) // 2]
+            up, down = low, high
+            while up <= down:
+                while keys[up] < pivot:
+                    up += 1
+                while keys[down] > pivot:
+                    down -= 1
+                if up <= down:
+                    keys[up], keys[down] = keys[down], keys[up]
+                    up += 1
+                    down -= 1
+            if k - 1 <= down:
+                high = down
+            elif k - 1 >= up:
+                low = up
+            else:
                 break
-            values[here], index[here] = values[child], index[child]
-            here = child
-        values[here], index[here] = value, place
 
     @compiled
-    def merge(tile, left, bound, similarity, index):
-        """Replace kept neighbours by better ones of the tile; columns come in order, so an equal one is never better."""
+    def merge(tile, left, k, keys, held, beyond):
+        """Add neighbours of the tile that may be among the k nearest; columns come in order, so one as near as the k-th is none."""
         for row in range(len(tile)):
-            values, places = similarity[row], index[row]
-            beyond = max(values[0], bound[row])
-            for column in range(tile.shape[1]):
-                if tile[row, column] > beyond:
-                    sift(values, places, len(values), tile[row, column], left + column)
-                    beyond = max(values[0], bound[row])
+            line, kept = tile[row], keys[row]
+            size, bound = held[row], beyond[row]
+            for start in range(0, len(line), AT_ONCE):
+                part = line[start : start + AT_ONCE]
+                if nearer(part, bound) == 0:
+                    continue
+                for column in range(len(part)):
+                    here = rank(part[column])
+                    if here < bound:
+                        if size == len(kept):
+                            least_first(kept, size, k)
+                            size, bound = k, np.int32(kept[k - 1] >> 32)
+                            if here >= bound:
+                                continue
+                        kept[size] = (np.int64(here - (here == 0)) << 32) | (left + start + column)  # the rank of both zeros is that of 0.0
+                        size += 1
+            held[row], beyond[row] = size, bound
 
     @compiled
-    def order(similarity, index):
-        """Heap to descending order, in place."""
-        for row in range(len(similarity)):
-            values, places = similarity[row], index[row]
-            for size in range(len(values) - 1, 0, -1):
-                value, place = values[size], places[size]
-                values[size], places[size] = values[0], places[0]
-                sift(values, places, size, value, place)
-
-    @compiled
-    def vote(index, weight, labels, ks, prior):
-        """(len(ks), rows, C) weighted means of the labels of the first k neighbours; `prior` where none is labelled."""
-        out = np.empty((len(ks), len(index), labels.shape[1]))
+    def vote(index, weight, table, ks, prior):
+        """(len(ks), rows, C) weighted means of the labels of the first k neighbours; `prior` where none is labelled.
+        `table` (n, 2 C): labels, 0 where there is none, and whether there is one."""
+        classes = len(prior)
+        out = np.empty((len(ks), len(index), classes))
         for row in range(len(index)):
-            positive, total = np.zeros(labels.shape[1]), np.zeros(labels.shape[1])
+            sums = np.zeros(2 * classes)
             start = 0
             for at, k in enumerate(ks):
                 for near in range(start, k):
-                    for label in range(labels.shape[1]):
-                        value = labels[index[row, near], label]
-                        if not np.isnan(value):
-                            positive[label] += weight[row, near] * value
-                            total[label] += weight[row, near]
+                    of, labels = weight[row, near], table[index[row, near]]
+                    for place in range(len(sums)):
+                        sums[place] += of * labels[place]
                 start = k
-                for label in range(labels.shape[1]):
-                    out[at, row, label] = positive[label] / total[label] if total[label] > 0 else prior[label]
+                for label in range(classes):
+                    total = sums[classes + label]
+                    out[at, row, label] = sums[label] / total if total > 0 else prior[label]
         return out
 
-    return merge, order, vote
+    return merge, vote
 
 
 HEADS.register("knn")(NearestNeighbours)
