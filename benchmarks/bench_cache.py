@@ -2,8 +2,8 @@
 
     python benchmarks/bench_cache.py [--quick]
 
-Pooled: the (n, 384) matrix that a head fits on, by `EncodedSamples.pooled` of an opened bank: all rows in the order of the store, and two thirds of them, as a
-training part has. Dense: four levels of ViT-S at 256 px, 1.6 MB a slice; slices in random order, each read by the bank's memory map into memory of its own.
+Pooled: the (n, 384) matrix that a head fits on, by `EncodedSamples.pooled` of an opened bank, its keys looked up (once for all heads, folds and seeds): all rows
+in the order of the store, and two thirds of them, as a training part has. Dense: four levels of ViT-S at 256 px, 1.6 MB a slice; slices in random order, each read by the bank's memory map into memory of its own.
 Random numbers stand for features. All files are in the page cache and all results are equal to the bit.
 """
 
@@ -70,25 +70,22 @@ def pooled(folder: Path, cases: int, rounds: int) -> None:
     bank = filled(folder / "cache", entries, False, of_entries(matrix, entries))
     items = [Item(entry.key, entry.key, {"image": (entry.key,)}, {}) for entry in entries]
     part = np.sort(np.random.default_rng(1).permutation(cases)[: int(PART * cases)])
-    some = [items[number] for number in part]
-
-    def ours(chosen: list[Item], bank: StoredBank) -> np.ndarray:
-        return EncodedSamples(chosen, bank).pooled("cls")
-
-    whole = in_turns(lambda: ours(items, bank), lambda: np.load(file), rounds)
+    samples = EncodedSamples(items, bank).subset(range(cases))
+    some = samples.subset(part)
+    whole = in_turns(lambda: samples.pooled("cls"), lambda: np.load(file), rounds)
     assert np.array_equal(whole.mine, whole.other)
     size = f"{cases:,} x {DIM} float32"
     row(
         f"pooled vectors of all cases, {size}, of an opened bank", "np.load of one .npy", 1 / whole.ratio, goal=1.2, at_most=True,
         spread=inverse(whole.range), equality="equal to the bit", limit=f"copying out of the page cache, and a look for NaN; {whole}",
     )  # fmt: skip
-    some_of = in_turns(lambda: ours(some, bank), lambda: np.load(file)[part], rounds)
+    some_of = in_turns(lambda: some.pooled("cls"), lambda: np.load(file)[part], rounds)
     assert np.array_equal(some_of.mine, some_of.other)
     row(
         "two thirds of them, as a training part has", "np.load of one .npy, indexed", 1 / some_of.ratio, at_most=True,
         spread=inverse(some_of.range), equality="equal to the bit", limit=str(some_of),
     )  # fmt: skip
-    first = in_turns(lambda: ours(items, opened(folder / "cache", entries, False)), lambda: np.load(file), min(rounds, 3))
+    first = in_turns(lambda: EncodedSamples(items, opened(folder / "cache", entries, False)).pooled("cls"), lambda: np.load(file), min(rounds, 3))
     row(
         "the same of all cases, the bank opened first", "np.load of one .npy", 1 / first.ratio, at_most=True,
         spread=inverse(first.range), equality="equal to the bit", limit=f"once a run: every entry is looked up and every byte checked against its checksum; {first}",

@@ -37,14 +37,18 @@ def test_vectors_are_read_at_once_in_any_order(tmp_path: Path) -> None:
     for places in (range(CASES), range(50, 60), rng.permutation(CASES), rng.choice(CASES, 40), np.sort(rng.permutation(CASES)[:700]), [CASES - 1]):
         for pooling, expected in (("cls", rows), ("patch_mean", -rows)):
             np.testing.assert_array_equal(samples(bank, list(places)).pooled(pooling), expected[list(places)])  # type: ignore[arg-type]
-    assert bank.gathered([f"key{place}" for place in range(CASES)], "cls") is not None, "the way that is taken"
+    whole = samples(bank, list(range(CASES)))
+    np.testing.assert_array_equal(whole.subset([5, 4099, 7]).subset([2, 1]).pooled("cls"), rows[[7, 4099]])
+    places = bank.places([f"key{place}" for place in range(CASES)])
+    assert places is not None
+    assert bank.gathered(places, "cls") is not None, "the way that is taken"
 
 
 def test_other_cases_are_read_one_by_one(tmp_path: Path) -> None:
     bank, rows = stored(tmp_path, [1, 3, 1])
-    assert bank.gathered(["key0", "key1"], "cls") is None
-    assert bank.gathered(["key0", "absent"], "cls") is None
-    assert bank.gathered(["key0"], "absent") is None
+    assert bank.places(["key0", "key1"]) is None
+    assert bank.places(["key0", "absent"]) is None
+    assert bank.gathered(bank.places(["key0"]), "absent") is None  # type: ignore[arg-type]
     found = samples(bank, [0, 1, 2]).pooled("cls")
     np.testing.assert_allclose(found, [rows[0], rows[1:4].mean(axis=0), rows[4]], rtol=1e-6)
     both = samples(bank, [2, 0]).pooled("cls_patch_mean")
@@ -76,7 +80,7 @@ def test_entries_of_another_width_are_not_read_as_if_they_had_the_first_one(tmp_
         shard.commit(0, {"cls": np.ones((1, width), np.float32)}, {}, {})
     entries = [Entry(f"key{number}", 1) for number in range(2)]
     bank = StoredBank(encoding, Pipeline(None, Preprocessing("full-range", (8, 8)), False), {entry.key: () for entry in entries}, entries, lambda done, total, what: None)
-    assert bank.gathered(["key0", "key1"], "cls") is None
+    assert bank.gathered(bank.places(["key0", "key1"]), "cls") is None  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="same shape"):
         samples(bank, [0, 1]).pooled("cls")
 

@@ -58,22 +58,24 @@ class StoredBank:
         rows = {name: values[row : row + self._planes[key]] for name, values in self._rows[shard.folder].items()}
         return _features(rows, shard.frames.get(key))
 
-
-    def gathered(self, keys: Sequence[Key], name: str) -> np.ndarray | None:
-        """One array of the entries, (n, ...), all at once where each is one plane; None where one has more, or is not there."""
+    def places(self, keys: Sequence[Key]) -> np.ndarray | None:
+        """(n,) int64: where each entry is, for `gathered`; None where one has more than one plane, or is not there."""
         try:
-            where = np.fromiter(map(self._where.__getitem__, keys), np.int64, len(keys))
+            return np.fromiter(map(self._where.__getitem__, keys), np.int64, len(keys))
         except KeyError:
             return None
-        numbers, rows = where // SHARD_PLANES, where % SHARD_PLANES
-        borders = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(keys)]
-        kinds = [self._shards[numbers[start]].arrays.get(name) for start in borders[:-1] if len(keys)]
-        if not kinds or kinds[0] is None or any(kind != kinds[0] for kind in kinds):
+
+    def gathered(self, places: np.ndarray, name: str) -> tuple[np.ndarray, float] | None:
+        """One array of the entries at these places, (n, ...), and its sum, read at once; None where not all have such rows."""
+        kinds = [shard.arrays.get(name) for shard in self._shards]
+        if not len(places) or not kinds or kinds[0] is None or any(kind != kinds[0] for kind in kinds):
             return None
-        out = np.empty((len(keys), *kinds[0]["row"]), np.float32)
+        numbers, rows = places // SHARD_PLANES, places % SHARD_PLANES
+        borders = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(places)]
+        out = np.empty((len(places), *kinds[0]["row"]), np.float32)
         with ThreadPoolExecutor(READERS) as pool:
-            list(pool.map(lambda start, stop: self._shards[numbers[start]].gather(name, rows[start:stop], out[start:stop]), borders[:-1], borders[1:]))
-        return out
+            sums = pool.map(lambda start, stop: self._shards[numbers[start]].gather(name, rows[start:stop], out[start:stop]), borders[:-1], borders[1:])
+            return out, sum(sums)
 
     @cached_property
     def _shards(self) -> list[Shard]:

@@ -45,6 +45,8 @@ class EncodedSamples:
     """How many of the grids, from the last, the head is given; None: all that there are."""
     vectors: dict[tuple, np.ndarray] = field(default_factory=dict, compare=False)
     """Pooled vectors by (entry keys, pooling), shared by the parts of one task so that folds pool nothing twice."""
+    places: np.ndarray | None = field(default=None, compare=False, repr=False)
+    """Where the bank keeps each sample, where that was asked for before."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -68,8 +70,9 @@ class EncodedSamples:
         return made[0] if len(made) == 1 else np.concatenate(made)
 
     def subset(self, indices: Sequence[int]) -> "EncodedSamples":
-        """The samples at these places, sharing everything that is already pooled."""
-        return replace(self, items=[self.items[index] for index in indices])
+        """The samples at these places, sharing everything that is already pooled or looked up."""
+        places = self._places()
+        return replace(self, items=[self.items[index] for index in indices], places=None if places is None else places[np.asarray(indices, np.int64)])
 
     def bare(self) -> "EncodedSamples":
         """The same samples with nothing but their targets."""
@@ -81,9 +84,11 @@ class EncodedSamples:
 
     def pooled(self, pooling: Pooling) -> np.ndarray:
         gathered = self._gathered(pooling)
-        matrix = np.stack([self._vector(item, pooling) for item in self.items]) if gathered is None else gathered
+        if gathered is None:
+            gathered = (matrix := np.stack([self._vector(item, pooling) for item in self.items])), matrix.sum()
         # A sum shows at a tenth of the cost whether a count is worth making.
-        if not np.isfinite(matrix.sum()) and (bad := int((~np.isfinite(matrix).all(axis=1)).sum())):
+        matrix, total = gathered
+        if not np.isfinite(total) and (bad := int((~np.isfinite(matrix).all(axis=1)).sum())):
             raise MedprobeError(f"{bad} of {len(matrix)} samples have NaN or infinite features; check the encoder's weights, or remove the images")
         return matrix
 
@@ -92,18 +97,23 @@ class EncodedSamples:
             return self
         raise RequestError(f"augmentation {policy!r} is not offered for cached features; use 'none'")
 
-    def _gathered(self, pooling: Pooling) -> np.ndarray | None:
-        """The vectors of cases of one plane each, read at once; None where the cases are of other kinds, or the bank cannot."""
-        gather = getattr(self.bank, "gathered", None)
-        if gather is None or pooling not in ("cls", "patch_mean"):
+    def _gathered(self, pooling: Pooling) -> tuple[np.ndarray, float] | None:
+        """The vectors of cases of one plane each, and their sum, read at once; None where the cases are of other kinds, or the bank cannot."""
+        if pooling not in ("cls", "patch_mean") or (places := self._places()) is None:
             return None
+        found: tuple[np.ndarray, float] | None = self.bank.gathered(places, pooling)  # type: ignore[union-attr]  # a bank that has places
+        return found
+
+    def _places(self) -> np.ndarray | None:
+        look_up = getattr(self.bank, "places", None)
+        if self.places is not None or look_up is None:
+            return self.places
         if not self.items or self.items[0].plane is not None:  # planes are samples of their own for all of a dataset, or for none
             return None
         try:
-            keys = [key for item in self.items for key, in (item.keys["image"],)]
-        except ValueError:  # several channels
+            found: np.ndarray | None = look_up([key for item in self.items for key, in (item.keys["image"],)])
+        except (KeyError, ValueError):  # a pair of images; several channels
             return None
-        found: np.ndarray | None = gather(keys, pooling)
         return found
 
     def _vector(self, item: Item, pooling: Pooling) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +74,28 @@ class ImageBank:
         raise MedprobeError("expected an encoder of planes, found none; name one")
 
 
-def samples_of(question: Question, group: Group, bank: Bank, indices: Sequence[int], shared: dict[tuple, np.ndarray]) -> EncodedSamples:
-    """The samples of one part, as a head sees them; planes are samples of their own where the dataset scores planes."""
+@dataclass(frozen=True)
+class Readable:
+    """The cases of a question that can be read, as its head sees them: made once, and cut into the parts of each fold."""
+
+    samples: EncodedSamples
+    of_case: Mapping[int, range]
+    """Position of a case → its samples."""
+    unreadable: list[str]
+
+    def part(self, indices: Sequence[int]) -> EncodedSamples:
+        return self.samples.subset([place for index in indices for place in self.of_case.get(index, ())])
+
+
+def readable_of(question: Question, group: Group, bank: Bank, request: Request, vectors: dict[tuple, np.ndarray]) -> Readable:
+    """`vectors`: those pooled before, of any question of the group. Raises CaseError where more cases cannot be read than are allowed."""
+    good, unreadable = _readable(question, group, bank, request)
+    borders = np.cumsum([0, *(_count(question.cases[index], question) for index in good)]).tolist()
+    return Readable(samples_of(question, group, bank, good, vectors), dict(zip(good, map(range, borders[:-1], borders[1:]), strict=True)), unreadable)
+
+
+def samples_of(question: Question, group: Group, bank: Bank, indices: Sequence[int], vectors: dict[tuple, np.ndarray]) -> EncodedSamples:
+    """The samples of these cases, as a head sees them; planes are samples of their own where the dataset scores planes."""
     given, needs = hasattr(group.encoder, "features_of"), question.head.needs
     entries = {} if given or group.encoder is None else question.entries(group.encoder.channels is None)
     describe = group.loaded.apart[1] if question.dataset.kind == "registration" and "grid" in needs else ()
@@ -87,8 +107,12 @@ def samples_of(question: Question, group: Group, bank: Bank, indices: Sequence[i
         items += _items(replace(case, images=reading.images(question.task, case)) if images or describe else case, keys, question)
     return EncodedSamples(
         items, bank, question.task.window, question.task.planes, images, reduce_named(question.task.reduce), reading.decoder(question.task, question.masks),
-        describe, question.dataset.dims, None if group.loaded.grids == question.grids else question.levels, vectors=shared,
+        describe, question.dataset.dims, None if group.loaded.grids == question.grids else question.levels, vectors=vectors,
     )  # fmt: skip
+
+
+def _count(case: Case, question: Question) -> int:
+    return 1 if question.dataset.unit == "case" else sum(target is not None for target in case.target)
 
 
 def _items(case: Case, keys: Mapping[str, tuple[str, ...]], question: Question) -> list[Item]:
@@ -101,10 +125,10 @@ def _items(case: Case, keys: Mapping[str, tuple[str, ...]], question: Question) 
     ]
 
 
-def readable(question: Question, group: Group, bank: Bank, request: Request) -> tuple[set[int], list[str]]:
+def _readable(question: Question, group: Group, bank: Bank, request: Request) -> tuple[list[int], list[str]]:
     """Positions of the cases that can be used, and a sentence per case that cannot. Too many fail the cell."""
     unreadable: list[str] = []
-    good: set[int] = set()
+    good: list[int] = []
     entries = question.entries(group.encoder is None or group.encoder.channels is None) if bank.unreadable else {}
     looked_at = {case.id for case in question.looked_at}
     for index, case in enumerate(question.cases):
@@ -114,7 +138,7 @@ def readable(question: Question, group: Group, bank: Bank, request: Request) -> 
         if reasons:
             unreadable.append(f"{case.id}: {reasons[0]}")
         else:
-            good.add(index)
+            good.append(index)
     if len(unreadable) > request.skip_unreadable:
         shown = "; ".join(unreadable[:3])
         raise CaseError(f"{len(unreadable)} of {len(question.cases)} cases cannot be read ({shown}); mend or remove these files, or allow them with --skip-unreadable {len(unreadable)}")

@@ -19,7 +19,7 @@ from medprobe.metrics import stats
 from medprobe.metrics.measure import Measure
 from medprobe.run import fields, reading, results
 from medprobe.run import maps as mapping
-from medprobe.run.encoded import open_bank, readable, samples_of
+from medprobe.run.encoded import Readable, open_bank, readable_of
 from medprobe.run.groups import Group
 from medprobe.run.loading import child_seed, device_of
 from medprobe.run.plan import Plan
@@ -95,12 +95,16 @@ def _run_group(group: Group, request: Request, cache: Path, progress: Progress, 
             _fail(cell, request, error, outcome)
         return
     seconds = {"encode": time.perf_counter() - begin}
-    shared: dict[tuple, np.ndarray] = {}
+    latest: dict[int, Readable] = {}
+    vectors: dict[tuple, np.ndarray] = {}
     for number, cell in enumerate(group.cells):
         progress(number, len(group.cells), f"fitting {group.loaded.name} on {group.dataset}")
         try:
             path = request.out / "results" / cell.stem
-            for warning in _run_cell(cell, group, bank, shared, request, seconds, progress):
+            question = cell.question
+            if id(question) not in latest:  # the cells of a question follow each other
+                latest = {id(question): readable_of(question, group, bank, request, vectors)}
+            for warning in _run_cell(cell, group, bank, latest[id(question)], request, seconds, progress):
                 outcome.warnings.setdefault(warning, []).append(path)
             outcome.done.append(path)
         except CELL_FAILURES as error:
@@ -142,15 +146,11 @@ class _Checkpoint:
             self.warn(f"{self.path.parent}: progress of the fit could not be kept ({error.strerror or error}), so that one that is cut off starts again")
 
 
-def _run_cell(cell: Cell, group: Group, bank: Bank, shared: dict[tuple, np.ndarray], request: Request, before: Mapping[str, float], progress: Progress) -> list[str]:
+def _run_cell(cell: Cell, group: Group, bank: Bank, cases: Readable, request: Request, before: Mapping[str, float], progress: Progress) -> list[str]:
     """Fit, predict, score and write one result; returns its warnings."""
     question, dataset, task = cell.question, cell.question.dataset, cell.question.task
-    good, unreadable = readable(question, group, bank, request)
     parts = question.parts[cell.fold]
-    train, val, test = (
-        samples_of(question, group, bank, [index for index in part if index in good], shared)
-        for part in (parts.train, parts.val, parts.test)
-    )
+    train, val, test = map(cases.part, (parts.train, parts.val, parts.test))
     if ("train" in question.reads and not len(train)) or not len(test):
         raise MedprobeError(f"{task.name}: no readable case is left to {'train' if not len(train) else 'test'}; mend the unreadable files")
     warnings: list[str] = []
@@ -184,7 +184,7 @@ def _run_cell(cell: Cell, group: Group, bank: Bank, shared: dict[tuple, np.ndarr
     seconds["score"] = time.perf_counter() - begin
     document = {
         **header, "status": "done", "pooling": ctx.pooling, "validation": parts.validation,
-        "cases": {"train": len(train), "val": len(val), "test": len(test), "unlabelled": sum(case.target is None for case in question.cases), "unreadable": unreadable},
+        "cases": {"train": len(train), "val": len(val), "test": len(test), "unlabelled": sum(case.target is None for case in question.cases), "unreadable": cases.unreadable},
         "warnings": warnings, "fit": dict(state.meta), "scores": results.scores_json(scores),
     }  # fmt: skip
     document["provenance"] |= {"seconds": seconds, "peak_memory_bytes": _peak_memory()}
