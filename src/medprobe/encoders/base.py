@@ -159,13 +159,14 @@ class LoadedEncoder:
         self._widths: dict[str, int] = {}
         self._forward = forward
         self._device = torch_device(request.device)
-        self._dtype = torch.bfloat16 if request.precision == "bf16" else torch.float32
         self.net = net
         state = list(net.state_dict().items()) if net is not None else []
         self.params = sum(parameter.numel() for parameter in net.parameters()) if net is not None else 0
         self.weights_sha256 = weights_sha256 or digest_state(state)
         if net is not None:
-            net.eval().requires_grad_(False).to(self._device, self._dtype)
+            net.eval().requires_grad_(False).to(self._device, torch.float32)
+            if request.precision == "bf16":
+                _narrow(net)
         shape = (1, -1) + (1,) * dims
         self._mean = torch.tensor(mean).view(shape).to(self._device) if mean else None
         self._std = torch.tensor(std).view(shape).to(self._device) if std else None
@@ -203,7 +204,8 @@ class LoadedEncoder:
             if self.net is not None and self.net.training:
                 self.net.eval()
             # Replicated grey is three views of one plane until here: a network may write into one of them.
-            made = self._forward(planes.to(self._dtype).contiguous())
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                made = self._forward(planes.contiguous())
             self._check_made(made, len(planes))
             return Features(
                 plain(made.cls), plain(made.patch_mean), tuple(plain(grid) for grid in made.grids), made.frame
@@ -260,6 +262,16 @@ class LoadedEncoder:
         if self.channels is not None and x.shape[1] != self.channels:
             x = x.expand(-1, self.channels, *sides)
         return x
+
+
+def _narrow(net: Any) -> None:
+    """Weights of matrix products and convolutions as bf16, so that autocast need not convert them for every batch; norms and
+    whatever is added to the residual stream stay fp32."""
+    import torch
+
+    for module in net.modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.modules.conv._ConvNd):
+            module.to(torch.bfloat16)
 
 
 def plain(tensor: Any) -> Any:

@@ -22,6 +22,8 @@ from medprobe.types import Channels, Source
 
 ENCODING_VERSION = 1
 """Raised by hand whenever the same request would give other features; a golden test fails when that was forgotten."""
+PRODUCTS = {"bf16": "bf16 products"}
+"""What is narrow in features of a precision: at first all of the network was."""
 
 Progress = Callable[[int, int, str], None]
 
@@ -59,7 +61,7 @@ def encoding_facts(encoder: Any, preprocessing: Preprocessing, grids: bool, prec
     return {
         "version": ENCODING_VERSION, "encoder": encoder.spec, "weights": encoder.weights_sha256,
         "transform": encoder.transform, "layers": getattr(encoder, "layers", None), "grids": grids,
-        "precision": precision, **preprocessing.facts,
+        "precision": PRODUCTS.get(precision, precision), **preprocessing.facts,
     }  # fmt: skip
 
 
