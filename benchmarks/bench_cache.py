@@ -2,7 +2,7 @@
 
     python benchmarks/bench_cache.py [--quick]
 
-Pooled: the (n, 384) matrix that a head fits on, by `EncodedSamples.pooled` of an opened bank, its keys looked up (once for all heads, folds and seeds): all rows
+Pooled: the (n, 384) matrix that a head fits on, by `EncodedSamples.pooled` of an opened bank, its keys looked up (once for all folds and seeds): all rows
 in the order of the store, and two thirds of them, as a training part has. Dense: four levels of ViT-S at 256 px, 1.6 MB a slice; slices in random order, each read by the bank's memory map into memory of its own.
 Random numbers stand for features. All files are in the page cache and all results are equal to the bit.
 """
@@ -70,7 +70,7 @@ def pooled(folder: Path, cases: int, rounds: int) -> None:
     bank = filled(folder / "cache", entries, False, of_entries(matrix, entries))
     items = [Item(entry.key, entry.key, {"image": (entry.key,)}, {}) for entry in entries]
     part = np.sort(np.random.default_rng(1).permutation(cases)[: int(PART * cases)])
-    samples = EncodedSamples(items, bank).subset(range(cases))
+    samples = EncodedSamples(items, bank).located()
     some = samples.subset(part)
     whole = in_turns(lambda: samples.pooled("cls"), lambda: np.load(file), rounds)
     assert np.array_equal(whole.mine, whole.other)

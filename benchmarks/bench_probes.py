@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from torch.utils.data import DataLoader, TensorDataset
 
 from _bench import ROUNDS, in_turns, inverse, parser, row
-from medprobe.heads.knn import COLUMNS, ROWS, NearestNeighbours, normalised
+from medprobe.heads.knn import ROWS, NearestNeighbours, _tiles, normalised
 from medprobe.heads.linear import LinearProbe, train_together
 from medprobe.types import Context, Features, Sample, SampleList, State
 
@@ -149,8 +149,8 @@ def bench_knn(n: int, m: int, dim: int, classes: int, rounds: int) -> None:
     bank, queries = normalised(x[:n]), normalised(test)
 
     def product(top: int) -> None:
-        for left in range(0, n, COLUMNS):
-            queries[top : top + ROWS] @ bank[left : left + COLUMNS].T
+        for _ in _tiles(queries[top : top + ROWS], bank, "cpu"):
+            pass
 
     def products() -> None:
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(torch.get_num_threads()) as pool:

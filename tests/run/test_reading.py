@@ -1,6 +1,7 @@
 """What tasks ask of planes, through plan, store and samples: windows by channel, one picture of channels, stride and axis."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import pytest
 
 import medprobe as mp
 from medprobe import encoders
+from medprobe.datasets.autolaparo import AUTOLAPARO
 from medprobe.datasets.hecktor2022 import HECKTOR2022
 from medprobe.errors import RequestError
 from medprobe.imaging import nifti, recipes
-from medprobe.run.encoded import open_bank, samples_of
+from medprobe.run.encoded import open_bank, readable_of, samples_of
 from medprobe.run.groups import Group
 from medprobe.run.plan import Plan, make
 from medprobe.run.question import Question
@@ -52,6 +54,23 @@ def encoded(root: Path, **asked: Any) -> tuple[Question, Group, Any]:
     question = group.cells[0].question
     bank = open_bank(group, request, root / "cache", nothing)
     return question, group, samples_of(question, group, bank, range(len(question.cases)), {})
+
+
+def test_planes_of_each_case_are_found_again_in_every_part_and_unlabelled_cases_are_in_none(tmp_path: Path) -> None:
+    AUTOLAPARO.twin(tmp_path / "autolaparo", np.random.default_rng(0))
+    plan, request = planned(tmp_path, "mean-rgb", "autolaparo/knn", tmp_path)
+    (group,) = plan.groups
+    question = group.cells[0].question
+    question = replace(question, cases=tuple(replace(case, target=None) if number == 1 else case for number, case in enumerate(question.cases)))
+    bank = open_bank(group, request, tmp_path / "cache", nothing)
+    found = readable_of(question, group, bank, request, {})
+    wanted = {index: samples_of(question, group, bank, [index], {}) for index in range(len(question.cases)) if index != 1}
+    assert 1 not in found.of_case
+    assert len(found.part([1])) == 0
+    for indices in ([0], [2, 0], list(wanted)):
+        part = found.part(indices)
+        assert [item.id for item in part.items] == [item.id for index in indices for item in wanted[index].items]
+        np.testing.assert_array_equal(part.pooled("cls"), np.concatenate([wanted[index].pooled("cls") for index in indices]))
 
 
 def expected(model: str, sources: tuple[Source, ...], window: str, **options: Any) -> np.ndarray:

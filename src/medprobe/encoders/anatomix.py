@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from medprobe.encoders import checkpoints, hub
-from medprobe.encoders.base import LoadedEncoder, Request, only_last_layer, under_seed
+from medprobe.encoders.base import LoadedEncoder, Request, narrow, only_last_layer, under_seed
 from medprobe.errors import RequestError
 from medprobe.registry import ENCODERS
 from medprobe.types import Features
@@ -47,20 +47,23 @@ def anatomix(request: Request) -> LoadedEncoder:
         return Features(None, grid.mean(dim=(2, 3, 4)), (grid,))
 
     published = request.weights is None and not request.random
+    flat = flattened(net)
     encoder = LoadedEncoder(
         request, forward, dim=None, net=net, dims=3, channels=1, default_size=WINDOW, weights_sha256=file.sha256 if file else None,
         licence="MIT" if published else None, source=f"https://huggingface.co/{REPOSITORY}" if published else None,
     )  # fmt: skip
     encoder.transform["normalise"] = "each volume to [0, 1]"
-    flat = flattened(net)
+    device, bf16 = next(net.parameters()).device, request.precision == "bf16"
+    flat.to(device)
+    if bf16:
+        narrow(flat)
 
     def describe(image: np.ndarray) -> np.ndarray:
         """(C, D, H, W), or (C, H, W) of pictures, in [0, 1] → (16 * C, ...) float32, channel by channel."""
         used = net if image.ndim == 4 else flat
-        weight = next(used.parameters())
-        with torch.inference_mode():
-            channels = torch.as_tensor(np.asarray(image, dtype=np.float32))[:, None].to(weight.device)
-            made = [in_windows(used, stretched(channel[None]).to(weight.dtype))[0].float().cpu().numpy() for channel in channels]
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            channels = torch.as_tensor(np.asarray(image, dtype=np.float32))[:, None].to(device)
+            made = [in_windows(used, stretched(channel[None]))[0].float().cpu().numpy() for channel in channels]
         return np.concatenate(made)
 
     encoder.describe = describe
@@ -109,10 +112,9 @@ def unet(dims: int) -> Any:
 
 def flattened(net: Any) -> Any:
     """The network on volumes that do not change along z, as a network on their planes."""
-    weight = next(net.parameters())
     flat = unet(2)
     flat.load_state_dict({name: tensor.sum(dim=2) if tensor.ndim == 5 else tensor for name, tensor in net.state_dict().items()})
-    return flat.requires_grad_(False).to(weight.device, weight.dtype)
+    return flat.requires_grad_(False)
 
 
 def stretched(x: Any) -> Any:

@@ -117,7 +117,7 @@ class LoadedEncoder:
     `transform` (JSON-able: mean, std, grey rule), `licence`, `source`. `net` is the torch module, where there is one; `parts` the encoders that `a+b` is made of; `own_grids`: whether it gives the same grids whichever are asked for.
     `describe`, of those that look at a whole image: a function from float32 (C, D, H, W), or (C, H, W), in [0, 1] to (C', D, H, W), or (C', H, W).
 
-    `forward` gets (N, channels, H, W) (or (N, channels, D, H, W)) normalised, on the device and in the precision asked for.
+    `forward` gets float32 (N, channels, H, W) (or (N, channels, D, H, W)) normalised, on the device asked for; where there is a `net`, under autocast of the precision asked for.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class LoadedEncoder:
         if net is not None:
             net.eval().requires_grad_(False).to(self._device, torch.float32)
             if request.precision == "bf16":
-                _narrow(net)
+                narrow(net)
         shape = (1, -1) + (1,) * dims
         self._mean = torch.tensor(mean).view(shape).to(self._device) if mean else None
         self._std = torch.tensor(std).view(shape).to(self._device) if std else None
@@ -204,7 +204,7 @@ class LoadedEncoder:
             if self.net is not None and self.net.training:
                 self.net.eval()
             # Replicated grey is three views of one plane until here: a network may write into one of them.
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16" and self.net is not None):
                 made = self._forward(planes.contiguous())
             self._check_made(made, len(planes))
             return Features(
@@ -264,9 +264,9 @@ class LoadedEncoder:
         return x
 
 
-def _narrow(net: Any) -> None:
-    """Weights of matrix products and convolutions as bf16, so that autocast need not convert them for every batch; norms and
-    whatever is added to the residual stream stay fp32."""
+def narrow(net: Any) -> None:
+    """Weights of matrix products and convolutions as bf16, so that autocast need not convert them for every batch; those of
+    norms, and what a transformer adds to its residual stream, stay fp32."""
     import torch
 
     for module in net.modules():

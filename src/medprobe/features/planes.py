@@ -12,8 +12,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +27,6 @@ LARGEST_CHUNK = 256 << 20
 Keep = Callable[[int, np.ndarray | None, Mapping[str, list], Mapping[str, str]], None]
 Found = tuple[Path, int, list]
 """The file of rows, the first row of an entry, and its frame."""
-
-
-@dataclass
-class _Ended:
-    """Whether nothing more is kept of a shard."""
-
-    yes: bool
 
 
 class PlaneStore:
@@ -87,23 +78,28 @@ class PlaneStore:
                 shutil.rmtree(kept.folder, ignore_errors=True)
                 kept = mine
             self._used.add(kept.folder)
-            yield partial(self._keep, kept, _Ended(kept.done < shard.done))
+            yield self._keeper(kept, kept.done < shard.done)
         finally:
             lock.release()
 
-    def _keep(self, mine: Shard, ended: "_Ended", start: int, planes: np.ndarray | None, frames: Mapping[str, list], unreadable: Mapping[str, str]) -> None:
-        """Append a chunk, unless it is there already; one that cannot be kept removes those before it and ends it."""
-        if ended.yes or start < mine.done:
-            return
-        try:
-            if planes is not None and mine.takes({KEPT: planes}) and (start or self._make_room(planes[0].nbytes * mine.planes)):
-                mine.folder.mkdir(exist_ok=True)
-                mine.commit(start, {KEPT: planes}, frames, unreadable)
+    def _keeper(self, mine: Shard, ended: bool) -> Keep:
+        """Appends chunks that are not there already; one that cannot be kept removes those before it, and nothing more is kept."""
+
+        def keep(start: int, planes: np.ndarray | None, frames: Mapping[str, list], unreadable: Mapping[str, str]) -> None:
+            nonlocal ended
+            if ended or start < mine.done:
                 return
-        except OSError:  # a full disk: features go first
-            pass
-        ended.yes = True
-        shutil.rmtree(mine.folder, ignore_errors=True)
+            try:
+                if planes is not None and mine.takes({KEPT: planes}) and (start or self._make_room(planes[0].nbytes * mine.planes)):
+                    mine.folder.mkdir(exist_ok=True)
+                    mine.commit(start, {KEPT: planes}, frames, unreadable)
+                    return
+            except OSError:  # a full disk: features go first
+                pass
+            ended = True
+            shutil.rmtree(mine.folder, ignore_errors=True)
+
+        return keep
 
     def _make_room(self, wanted: int) -> bool:
         """Whether so much may be written, to half of the free disk at most; what was not used for the longest time is removed for it."""

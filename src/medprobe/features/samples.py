@@ -46,7 +46,7 @@ class EncodedSamples:
     vectors: dict[tuple, np.ndarray] = field(default_factory=dict, compare=False)
     """Pooled vectors by (entry keys, pooling), shared by the parts of one task so that folds pool nothing twice."""
     places: np.ndarray | None = field(default=None, compare=False, repr=False)
-    """Where the bank keeps each sample, where that was asked for before."""
+    """Where the bank keeps each sample, of `located` ones."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -69,10 +69,14 @@ class EncodedSamples:
         made = [np.asarray(describe(pixels), dtype=np.float32) for describe in self.describe]
         return made[0] if len(made) == 1 else np.concatenate(made)
 
+    def located(self) -> "EncodedSamples":
+        """The same samples, looked up in the bank once for all their subsets."""
+        return replace(self, places=self._looked_up())
+
     def subset(self, indices: Sequence[int]) -> "EncodedSamples":
         """The samples at these places, sharing everything that is already pooled or looked up."""
-        places = self._places()
-        return replace(self, items=[self.items[index] for index in indices], places=None if places is None else places[np.asarray(indices, np.int64)])
+        places = None if self.places is None else self.places[np.asarray(indices, np.int64)]
+        return replace(self, items=[self.items[index] for index in indices], places=places)
 
     def bare(self) -> "EncodedSamples":
         """The same samples with nothing but their targets."""
@@ -99,16 +103,15 @@ class EncodedSamples:
 
     def _gathered(self, pooling: Pooling) -> tuple[np.ndarray, float] | None:
         """The vectors of cases of one plane each, and their sum, read at once; None where the cases are of other kinds, or the bank cannot."""
-        if pooling not in ("cls", "patch_mean") or (places := self._places()) is None:
+        places = self._looked_up() if self.places is None else self.places
+        if pooling not in ("cls", "patch_mean") or places is None:
             return None
         found: tuple[np.ndarray, float] | None = self.bank.gathered(places, pooling)  # type: ignore[union-attr]  # a bank that has places
         return found
 
-    def _places(self) -> np.ndarray | None:
+    def _looked_up(self) -> np.ndarray | None:
         look_up = getattr(self.bank, "places", None)
-        if self.places is not None or look_up is None:
-            return self.places
-        if not self.items or self.items[0].plane is not None:  # planes are samples of their own for all of a dataset, or for none
+        if look_up is None or not self.items or self.items[0].plane is not None:  # planes are samples of their own for all of a dataset, or for none
             return None
         try:
             found: np.ndarray | None = look_up([key for item in self.items for key, in (item.keys["image"],)])

@@ -12,11 +12,11 @@ then normalised. Among equally similar neighbours the one of lower index is near
 
 One search at the largest k serves every k and label: each thread has tiles of the similarity matrix from the matrix
 product, on the context's device, and merges them into the neighbours found so far while they are in the processor's
-cache. Memory beyond the features is 1 MiB a thread for a tile, and 8 bytes for each neighbour of each sample.
+cache. Memory beyond the features is, a thread, 1 MiB for a tile and 4 KiB for each of the k, and 8 bytes for each neighbour of each sample.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
@@ -34,8 +34,6 @@ ONE_DIRECTION = 1 - 1e-6
 """Length of the mean of unit vectors above which they are all alike."""
 ROWS, COLUMNS = 256, 1024
 """A tile of the similarity matrix: test samples by training samples."""
-AT_ONCE = 64
-"""Similarities of a row that are passed over at once where none of them is near enough."""
 SPARE = 64
 """Neighbours of a row that are taken in, beyond twice those asked for, before the farthest are given up."""
 
@@ -86,17 +84,18 @@ class NearestNeighbours:
         """Blocks (len(ks), rows, C) float64 of probabilities for x (m, D), one for each of the ascending `ks`."""
         import torch
 
+        from medprobe.heads import _knn_loops as loops
+
         labels = state.tensors["labels"]
         prior = _pooled.prevalence(labels)
         table = np.concatenate([np.nan_to_num(labels), ~np.isnan(labels)], axis=1, dtype=np.float32)
-        _, vote = _kernels()
         cut = functools.partial(np.array_split, indices_or_sections=(threads := torch.get_num_threads()))
         with ThreadPoolExecutor(threads) as pool:
             for similarity, index in nearest(state.tensors["features"], normalised(x), ks[-1], device):
                 weight = np.ones(similarity.shape)
                 if self.weights == "softmax":
                     weight = np.exp((similarity.astype(np.float64) - similarity[:, :1]) / self.temperature)
-                yield np.concatenate(list(pool.map(vote, cut(index), cut(weight), repeat(table), repeat(np.asarray(ks)), repeat(prior))), axis=1)
+                yield np.concatenate(list(pool.map(loops.vote, cut(index), cut(weight), repeat(table), repeat(np.asarray(ks)), repeat(prior))), axis=1)
 
 
 def normalised(x: np.ndarray) -> np.ndarray:
@@ -113,129 +112,45 @@ def nearest(train: np.ndarray, x: np.ndarray, k: int, device: str) -> Iterator[t
     import torch
     from threadpoolctl import threadpool_limits
 
-    merge, _ = _kernels()
-    threads = torch.get_num_threads()
-    product = _product(train, device)
+    from medprobe.heads import _knn_loops as loops
+
+    bank = train if device == "cpu" else torch.as_tensor(train, device=device)
 
     def searched(top: int) -> np.ndarray:
         block = x[top : top + ROWS]
         keys = np.full((len(block), 2 * k + SPARE), np.iinfo(np.int64).max)
         held, beyond = np.zeros(len(block), np.int64), np.full(len(block), np.iinfo(np.int32).max, np.int32)
-        space = np.empty(len(block) * COLUMNS, np.float32)
-        for left in range(0, len(train), COLUMNS):
-            tile = product(block, left, min(left + COLUMNS, len(train)), space)
-            merge(tile.view(np.int32), left, k, keys, held, beyond)
+        for left, tile in _tiles(block, bank, device):
+            loops.merge(tile.view(np.int32), left, k, keys, held, beyond)
         keys.sort(axis=1)
         return keys[:, :k].copy()
 
     # Each thread multiplies and searches rows of its own: threads of one product would wait for each other.
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
-        for keys in pool.map(searched, range(0, len(x), ROWS)):
-            yield values_of(keys >> 32), keys & 0xFFFFFFFF
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        found = list(pool.map(searched, range(0, len(x), ROWS)))
+    for keys in found:
+        yield values_of(keys >> 32), keys & 0xFFFFFFFF
 
 
-def _product(train: np.ndarray, device: str) -> Callable[..., np.ndarray]:
-    """product(block, left, right, space): the tile of block (rows, D) and train[left:right], which may lie in `space`."""
+def _tiles(block: np.ndarray, bank: Any, device: str) -> Iterator[tuple[int, np.ndarray]]:
+    """The similarity of rows to parts of the bank, each with its first column; on the CPU in one piece of memory."""
     import torch
 
-    if device == "cpu":
-        return lambda block, left, right, space: np.matmul(block, train[left:right].T, out=space[: len(block) * (right - left)].reshape(len(block), -1))
-    bank = torch.as_tensor(train, device=device)
-    return lambda block, left, right, space: (torch.as_tensor(block, device=device) @ bank[left:right].T).cpu().numpy()
+    if device != "cpu":
+        rows = torch.as_tensor(block, device=device)
+        for left in range(0, len(bank), COLUMNS):
+            yield left, (rows @ bank[left : left + COLUMNS].T).cpu().numpy()
+        return
+    space = np.empty(len(block) * COLUMNS, np.float32)
+    for left in range(0, len(bank), COLUMNS):
+        part = bank[left : left + COLUMNS].T
+        yield left, np.matmul(block, part, out=space[: len(block) * part.shape[1]].reshape(len(block), -1))
 
 
 def values_of(ranks: np.ndarray) -> np.ndarray:
     """The float32 of ranks: of whole numbers that fall as the float rises."""
     bits = ~ranks.astype(np.int32)
     return (bits ^ (bits >> 31 & 0x7FFFFFFF)).view(np.float32)
-
-
-@functools.cache
-def _kernels() -> tuple[Callable[..., Any], ...]:
-    """Compiled loops over rows. A neighbour is one number, its key: the rank of its similarity, then its index; the least is the nearest."""
-    import numba
-
-    compiled = numba.njit(cache=True, nogil=True)
-
-    @compiled
-    def rank(bits):
-        """int32 that falls as the float32 of these bits rises."""
-        return ~(bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF)))
-
-    @compiled
-    def nearer(line, bound):
-        """How many of a line, without a branch."""
-        count = np.int32(0)
-        for column in range(len(line)):
-            count += np.int32(rank(line[column]) < bound)
-        return count
-
-    @compiled
-    def least_first(keys, size, k):
-        """Bring the k least of the first `size` keys to the front, the greatest of them to place k - 1."""
-        low, high = 0, size - 1
-        while low < high:
-            pivot = keys[(low + high) // 2]
-            up, down = low, high
-            while up <= down:
-                while keys[up] < pivot:
-                    up += 1
-                while keys[down] > pivot:
-                    down -= 1
-                if up <= down:
-                    keys[up], keys[down] = keys[down], keys[up]
-                    up += 1
-                    down -= 1
-            if k - 1 <= down:
-                high = down
-            elif k - 1 >= up:
-                low = up
-            else:
-                break
-
-    @compiled
-    def merge(tile, left, k, keys, held, beyond):
-        """Add neighbours of the tile that may be among the k nearest; columns come in order, so one as near as the k-th is none."""
-        for row in range(len(tile)):
-            line, kept = tile[row], keys[row]
-            size, bound = held[row], beyond[row]
-            for start in range(0, len(line), AT_ONCE):
-                part = line[start : start + AT_ONCE]
-                if nearer(part, bound) == 0:
-                    continue
-                for column in range(len(part)):
-                    here = rank(part[column])
-                    if here < bound:
-                        if size == len(kept):
-                            least_first(kept, size, k)
-                            size, bound = k, np.int32(kept[k - 1] >> 32)
-                            if here >= bound:
-                                continue
-                        kept[size] = (np.int64(here - (here == 0)) << 32) | (left + start + column)  # the rank of both zeros is that of 0.0
-                        size += 1
-            held[row], beyond[row] = size, bound
-
-    @compiled
-    def vote(index, weight, table, ks, prior):
-        """(len(ks), rows, C) weighted means of the labels of the first k neighbours; `prior` where none is labelled.
-        `table` (n, 2 C): labels, 0 where there is none, and whether there is one."""
-        classes = len(prior)
-        out = np.empty((len(ks), len(index), classes))
-        for row in range(len(index)):
-            sums = np.zeros(2 * classes)
-            start = 0
-            for at, k in enumerate(ks):
-                for near in range(start, k):
-                    of, labels = weight[row, near], table[index[row, near]]
-                    for place in range(len(sums)):
-                        sums[place] += of * labels[place]
-                start = k
-                for label in range(classes):
-                    total = sums[classes + label]
-                    out[at, row, label] = sums[label] / total if total > 0 else prior[label]
-        return out
-
-    return merge, vote
 
 
 HEADS.register("knn")(NearestNeighbours)

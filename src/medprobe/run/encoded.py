@@ -90,8 +90,10 @@ class Readable:
 def readable_of(question: Question, group: Group, bank: Bank, request: Request, vectors: dict[tuple, np.ndarray]) -> Readable:
     """`vectors`: those pooled before, of any question of the group. Raises CaseError where more cases cannot be read than are allowed."""
     good, unreadable = _readable(question, group, bank, request)
+    good = [index for index in good if question.cases[index].target is not None]
     borders = np.cumsum([0, *(_count(question.cases[index], question) for index in good)]).tolist()
-    return Readable(samples_of(question, group, bank, good, vectors), dict(zip(good, map(range, borders[:-1], borders[1:]), strict=True)), unreadable)
+    samples = samples_of(question, group, bank, good, vectors)
+    return Readable(samples.located() if "pooled" in question.head.needs else samples, dict(zip(good, map(range, borders[:-1], borders[1:]), strict=True)), unreadable)
 
 
 def samples_of(question: Question, group: Group, bank: Bank, indices: Sequence[int], vectors: dict[tuple, np.ndarray]) -> EncodedSamples:

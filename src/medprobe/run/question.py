@@ -9,6 +9,7 @@ from typing import Any
 from medprobe.datasets._layout import fingerprint
 from medprobe.errors import CaseError
 from medprobe.features.digests import source_key
+from medprobe.features.encode import PRODUCTS
 from medprobe.features.store import Entry
 from medprobe.imaging.formats import count_planes
 from medprobe.registry import HEADS
@@ -141,7 +142,7 @@ class Cell:
         return {
             "task": self.question.task.config(), "head": config_of(self.question.head), "model": self.loaded.spec,
             "weights_sha256": encoder.weights_sha256, "transform": encoder.transform, "image_size": self.size,
-            "precision": self.precision, "dataset_fingerprint": self.question.fingerprint, "limit": self.limit,
+            "precision": PRODUCTS.get(self.precision, self.precision), "dataset_fingerprint": self.question.fingerprint, "limit": self.limit,
             "seed": self.seed, "fold": self.fold, "schema": results.SCHEMA, **results.mask_facts(self.question.dataset),
         }  # fmt: skip
 
