@@ -33,7 +33,10 @@ def test_a_task_asks_what_its_dataset_can_answer(name: str) -> None:
     assert task.window == dataset.recipe
     assert task.main in score_keys(dataset, dataset.unit)
     assert task.image_size == (512 if dataset.kind in ("segmentation", "registration") else 256)
-    assert str(task.table) in {row["table"] for row in published() if row["dataset"] == PRINTED[task.dataset]}
+    if task.table is None:
+        assert task.dataset == "ctrate-original", "the only tasks that no table prints"
+    else:
+        assert str(task.table) in {row["table"] for row in published() if row["dataset"] == PRINTED[task.dataset]}
 
 
 def test_a_network_on_pixels_is_of_the_table_and_of_no_suite() -> None:
