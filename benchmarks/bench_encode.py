@@ -30,7 +30,7 @@ from PIL import Image
 from _bench import ROUNDS, in_turns, note, parser, row, timed
 from medprobe import encoders
 from medprobe.encoders.dinov3 import CONFIGS
-from medprobe.features.encode import Pipeline, Preprocessing
+from medprobe.features.encode import Pipeline, Preprocessing, decoders
 from medprobe.features.store import Entry, Shard
 from medprobe.imaging import recipes
 from medprobe.types import Features, Source
@@ -246,7 +246,7 @@ def on_gpu(count: int) -> None:
     """Rows of ViT-S, B and L from JPEG files of twice the side on a GPU, and how far its features are from those of the CPU."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     device, batch = torch.cuda.get_device_name(), 128
-    workers = os.cpu_count() or 1
+    workers = decoders("cuda")
     with tempfile.TemporaryDirectory() as folder:
         files = written(Path(folder), count, 2 * SIDE, ".jpg")
         decode, pixels = decoding(files[:BATCH])
@@ -265,7 +265,7 @@ def on_gpu(count: int) -> None:
                 f"images a second, {count} JPEG files of {2 * SIDE} x {2 * SIDE} with ViT-{letter} at {SIDE} px on {device}, bf16, batch {batch}", f"torch.mm in bf16 ({shape})",
                 ratio * pairs.ratio, goal=0.7 if letter == "L" else None, spread=(ratio * pairs.range[0], ratio * pairs.range[1]),
                 equality=f"GPU to CPU: fp32 (without tf32) {apart:.0e} of the largest value, bf16 least cosine of a token {cosine:.6f}",
-                limit=f"{count / pairs.ours:.0f} images a second; {1e3 * decode:.1f} ms of decoding on each of {workers} cores allow {workers / decode:.0f}",
+                limit=f"{count / pairs.ours:.0f} images a second; {1e3 * decode:.1f} ms of decoding by each of {workers} processes allow {workers / decode:.0f}",
             )  # fmt: skip
 
 

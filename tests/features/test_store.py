@@ -260,7 +260,7 @@ def test_a_volume_is_decoded_once_whatever_workers_there_are(tmp_path: Path, rng
 
     monkeypatch.setattr(nifti, "volume", counted)
     made = {}
-    for workers in (0, 2):
+    for workers in (0, 2, 7):
         encoding = Encoding(tmp_path / f"cache{workers}", encoding_facts(Counting(), SIZE, True, "fp32"))
         bank = StoredBank(encoding, Pipeline(Counting(), SIZE, True, 8, workers), sources, entries, nothing)
         made[workers] = np.concatenate([np.asarray(bank.features(key).grids[0]) for key in sources])
@@ -268,6 +268,7 @@ def test_a_volume_is_decoded_once_whatever_workers_there_are(tmp_path: Path, rng
         log.unlink()
         nifti._volumes.cache_clear()
     np.testing.assert_array_equal(made[0], made[2])
+    np.testing.assert_array_equal(made[0], made[7])
 
 
 def test_planes_of_a_single_colour_are_encoded_once(tmp_path: Path, rng: np.random.Generator) -> None:

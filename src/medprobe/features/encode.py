@@ -308,6 +308,11 @@ class Pipeline:
         return rows
 
 
+def decoders(device: str) -> int:
+    """Processes that decode: two where the encoder computes on all cores itself, else one for each core, 16 at most."""
+    return min(2 if device == "cpu" else 16, os.cpu_count() or 1)
+
+
 def _owners(batches: Sequence[Sequence[_Piece]], workers: int) -> list[int]:
     """The worker of each batch, in turn; all batches of one volume or video have the same, so that none is decoded twice."""
     turns: dict[Any, int] = {}

@@ -1,6 +1,5 @@
 """The cases of a question as its head sees them: features from the store, streamed or given, and whole images."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 
 from medprobe.errors import CaseError, MedprobeError
 from medprobe.features.bank import Bank, StoredBank, StreamedBank
-from medprobe.features.encode import Pipeline, plane_facts
+from medprobe.features.encode import Pipeline, decoders, plane_facts
 from medprobe.features.planes import PlaneStore
 from medprobe.features.reduce import reduce_named
 from medprobe.features.samples import EncodedSamples, Item
@@ -31,8 +30,9 @@ def open_bank(group: Group, request: Request, cache: Path, progress: Progress) -
         return GivenBank(group.encoder)
     if group.encoder is None:
         return ImageBank(group, progress)
-    batch = request.batch_size or (16 if device_of(request.device) == "cpu" else 128)
-    workers = min(2, os.cpu_count() or 1) if group.missing_planes > 4 * batch else 0
+    device = device_of(request.device)
+    batch = request.batch_size or (16 if device == "cpu" else 128)
+    workers = decoders(device) if group.missing_planes > 4 * batch else 0
     planes = PlaneStore(cache, plane_facts(group.preprocessing), group.planes_budget)
     planes.look_for(group.missing)
     pipeline = Pipeline(group.encoder, group.preprocessing, group.grids, batch, workers, planes)
