@@ -17,7 +17,6 @@ can be model / (model + decode / cores) at most. With a GPU: ViT-S, B and L in b
 beside those of the CPU.
 """
 
-import os
 import tempfile
 from collections.abc import Callable
 from functools import partial

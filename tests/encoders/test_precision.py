@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from medprobe.encoders import load
+from medprobe.encoders.base import without_tf32
 
 torch = pytest.importorskip("torch")
 
@@ -87,3 +88,13 @@ def test_an_encoder_object_keeps_its_own_precision(tmp_path: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         exact, half = (load(f"{tmp_path / 'own.py'}:make", precision=precision)(planes) for precision in ("fp32", "bf16"))
     assert torch.equal(exact.cls, half.cls)
+
+
+def test_convolutions_on_a_gpu_are_of_fp32_and_the_setting_is_put_back() -> None:
+    cudnn = torch.backends.cudnn
+    before = (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32)
+    with without_tf32(torch.device("cuda")):
+        assert (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32) == (*before[:3], False)
+    assert (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32) == before
+    with without_tf32(torch.device("cpu")):
+        assert cudnn.allow_tf32 == before[3]

@@ -4,6 +4,7 @@ A family (one file of this folder) builds a `LoadedEncoder` around a function fr
 `Features`; this module does everything that must be the same for all of them.
 """
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -204,7 +205,7 @@ class LoadedEncoder:
             if self.net is not None and self.net.training:
                 self.net.eval()
             # Replicated grey is three views of one plane until here: a network may write into one of them.
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16" and self.net is not None):
+            with without_tf32(self._device), torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16" and self.net is not None):
                 made = self._forward(planes.contiguous())
             self._check_made(made, len(planes))
             return Features(
@@ -262,6 +263,16 @@ class LoadedEncoder:
         if self.channels is not None and x.shape[1] != self.channels:
             x = x.expand(-1, self.channels, *sides)
         return x
+
+
+def without_tf32(device: Any) -> Any:
+    """A context in which convolutions of fp32 on a GPU are of fp32: torch takes TF32 for them, of 10 bits, unless told otherwise."""
+    import torch
+
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    now = torch.backends.cudnn
+    return now.flags(enabled=now.enabled, benchmark=now.benchmark, deterministic=now.deterministic, allow_tf32=False)
 
 
 def narrow(net: Any) -> None:
