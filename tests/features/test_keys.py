@@ -80,3 +80,15 @@ def test_settings_of_volumes_stand_in_a_result_only_where_they_are_not_as_always
     assert not {"channels", "stride", "axis"} & set(plain)
     assert {"reduce", "layers", "window"} <= set(plain)
     assert replace(Task("d", "knn"), stride=2, axis="coronal", channels="rgb").config() == {**plain, "stride": 2, "axis": "coronal", "channels": "rgb"}
+
+
+def test_a_disk_without_room_for_the_memory_of_digests_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "one.bin").write_bytes(b"some bytes")
+
+    def full(path: Path, data: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("medprobe.features.digests.write_atomically", full)
+    found = Digests(tmp_path / "cache").of([tmp_path / "one.bin"])
+    assert found == Digests(None).of([tmp_path / "one.bin"])
+    assert len(found) == 1

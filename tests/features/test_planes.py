@@ -95,11 +95,38 @@ def test_streamed_features_come_from_kept_planes_and_keep_none(tmp_path: Path) -
     np.testing.assert_array_equal(streamed(tmp_path / "cache"), expected)
 
 
-def test_grey_and_colour_together_are_not_kept(tmp_path: Path) -> None:
-    sources = pictures(tmp_path, 3) | pictures(tmp_path, 3, "RGB", "colour")
-    features(tmp_path / "cache", SECOND, sources, 10**9)
-    assert not kept(tmp_path / "cache")
-    assert len(features(tmp_path / "cache", "mean-rgb", sources, 10**9)) == 6
+def test_pictures_of_several_kinds_are_kept_each_with_its_own(tmp_path: Path) -> None:
+    sources = pictures(tmp_path, 3) | pictures(tmp_path, 1, "RGB", "colour") | pictures(tmp_path, 2, name="more")
+    deep = [tmp_path / f"deep{number}.png" for number in range(2)]
+    for path in deep:
+        Image.fromarray(np.random.default_rng(0).integers(0, 60_000, (40, 50)).astype(np.uint16)).save(path)
+    sources |= {source_key((Source(path),), Digests(None).of(deep)): (Source(path),) for path in deep}
+    sources = {key: sources[key] for key in sorted(sources)}
+    expected = features(tmp_path / "other", SECOND, sources, 0)
+    features(tmp_path / "cache", "mean-rgb", sources, 10**9)
+    assert len(list((tmp_path / "cache").glob("planes/*/*/planes.npy"))) == 3
+    for path in tmp_path.glob("*.png"):
+        path.unlink()
+    found = features(tmp_path / "cache", SECOND, sources, 10**9)
+    assert {key: value.tobytes() for key, value in found.items()} == {key: value.tobytes() for key, value in expected.items()}
+
+
+def test_volumes_longer_and_shorter_than_a_chunk_are_kept_whole(tmp_path: Path) -> None:
+    """Chunks of features hold 32 planes where there are grids, so that a volume lies across their borders."""
+    sources, planes = {}, {}
+    for number, count in enumerate((20, 33, 5, 100, 64)):
+        np.save(tmp_path / f"{number}.npy", np.random.default_rng(number).integers(0, 255, (count, 20, 20), np.uint8))
+        source = (Source(tmp_path / f"{number}.npy"),)
+        key = source_key(source, Digests(None).of([source[0].path]))
+        sources[key], planes[key] = source, count
+    expected = features(tmp_path / "other", SECOND, sources, 0, planes=planes, grids=True)
+    features(tmp_path / "cache", FIRST, sources, 10**9, planes=planes, grids=True)
+    assert not any(finding.fault or finding.done < finding.planes for finding in inspect(tmp_path / "cache", verify=True))
+    for path in tmp_path.glob("*.npy"):
+        path.unlink()
+    found = features(tmp_path / "cache", SECOND, sources, 10**9, planes=planes, grids=True)
+    assert all(np.array_equal(found[key], expected[key]) for key in sources)
+    assert len(found) == 5
 
 
 def test_an_unreadable_image_is_said_again_and_the_others_are_kept(tmp_path: Path) -> None:
@@ -151,29 +178,46 @@ def test_planes_that_vanish_after_they_were_found_are_decoded(tmp_path: Path) ->
     for file in (tmp_path / "cache").glob("planes/*/*/*"):
         file.unlink()
     shard = Shard.of(tmp_path / "shards", tuple(Entry(key, 1) for key in sources))
-    (chunk,) = Pipeline(encoders.load(SECOND), preprocessing, False, 4, 0, store).chunks(shard, sources, 0, 5, keep=True)
+    (chunk,) = Pipeline(encoders.load(SECOND), preprocessing, False, 4, 0, store).chunks(shard, sources, 0, 5)
     assert not chunk.unreadable
     assert np.isfinite(chunk.rows["patch_mean"]).all()
     assert chunk.rows["patch_mean"].std() > 0
 
 
-def test_what_a_cut_off_run_kept_is_gone_on_from(tmp_path: Path) -> None:
-    """Planes are written before the features of their chunk: a run that ended between the two left one chunk more of planes."""
-    sources = pictures(tmp_path, 300)
-    preprocessing = Preprocessing("full-range", (SIDE, SIDE), colour=3)
-    cache = tmp_path / "cache"
-    shard = Shard.of(tmp_path / "shards", tuple(Entry(key, 1) for key in sources))
+@pytest.mark.parametrize("begun", [256, 128, 0])
+def test_what_a_cut_off_run_kept_is_gone_on_from(tmp_path: Path, begun: int) -> None:
+    """Of a volume of 300 planes two chunks were kept when the run ended; the features it goes on from are fewer, or as many."""
+    np.save(tmp_path / "volume.npy", np.random.default_rng(0).integers(0, 255, (300, 20, 20), np.uint8))
+    source = (Source(tmp_path / "volume.npy"),)
+    key = source_key(source, Digests(None).of([source[0].path]))
+    preprocessing, cache = Preprocessing("full-range", (SIDE, SIDE), colour=3), tmp_path / "cache"
+    shard = Shard.of(tmp_path / "shards", (Entry(key, 300),))
     store = PlaneStore(cache, plane_facts(preprocessing), 10**9)
     pipeline = Pipeline(encoders.load(FIRST), preprocessing, False, 64, 0, store)
+    keeping = store.keeping(shard)
+    keep = keeping.__enter__()
+    for _ in pipeline.chunks(shard, {key: source}, 0, 256, keep=keep):
+        pass
+    keep.__self__._long[1]._lock.release()  # type: ignore[attr-defined]  # as of a process that was killed
+    (finding,) = inspect(cache, verify=True)
+    assert (finding.done, finding.fault) == (256, None)
     with store.keeping(shard) as keep:
-        for chunk in pipeline.chunks(shard, sources, 0, 256, keep=True):
-            keep(chunk.start, chunk.planes, chunk.frames, chunk.unreadable)
-    shard.done = 128
-    with store.keeping(shard) as keep:
-        for chunk in pipeline.chunks(shard, sources, 128, 300, keep=True):
-            keep(chunk.start, chunk.planes, chunk.frames, chunk.unreadable)
+        for _ in pipeline.chunks(shard, {key: source}, begun, 300, keep=keep):
+            pass
     (finding,) = inspect(cache, verify=True)
     assert (finding.done, finding.fault) == (300, None)
+
+
+def test_a_volume_whose_begin_was_not_decoded_is_not_kept(tmp_path: Path) -> None:
+    np.save(tmp_path / "volume.npy", np.zeros((300, 20, 20), np.uint8))
+    source = (Source(tmp_path / "volume.npy"),)
+    preprocessing = Preprocessing("full-range", (SIDE, SIDE), colour=3)
+    store = PlaneStore(tmp_path / "cache", plane_facts(preprocessing), 10**9)
+    shard = Shard.of(tmp_path / "shards", (Entry("key", 300),))
+    with store.keeping(shard) as keep:
+        for _ in Pipeline(encoders.load(FIRST), preprocessing, False, 64, 0, store).chunks(shard, {"key": source}, 128, 300, keep=keep):
+            pass
+    assert not kept(tmp_path / "cache")
 
 
 def test_a_full_disk_leaves_nothing_behind_and_the_features_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

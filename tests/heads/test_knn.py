@@ -120,6 +120,19 @@ def test_equally_similar_neighbours_come_by_index(seed, n, k, levels, columns):
     np.testing.assert_array_equal(similarity, np.take_along_axis(queries @ x.T, expected, axis=1))
 
 
+@pytest.mark.parametrize(("n", "dim"), [(65, 64), (1025, 37), (1040, 37), (2049, 384)])
+def test_equal_vectors_are_equally_near_wherever_they_lie_and_whatever_is_asked_beside(rng, n, dim):
+    """Products at the edge of a matrix can be rounded otherwise than those within."""
+    few = normalised(rng.normal(size=(max(1, n // 20), dim)))
+    which = rng.integers(0, len(few), n)
+    queries = normalised(rng.normal(size=(300, dim)))
+    index = np.concatenate([part for _, part in nearest(few[which], queries, 1, "cpu")])[:, 0]
+    first = np.array([np.flatnonzero(which == one)[0] if (which == one).any() else -1 for one in range(len(few))])
+    np.testing.assert_array_equal(index, first[which[index]])
+    alone = [next(nearest(few[which], query[None], 1, "cpu"))[1][0, 0] for query in queries[:40]]
+    np.testing.assert_array_equal(alone, index[:40])
+
+
 @settings(max_examples=20, deadline=None)
 @given(scale=st.lists(st.floats(1e-3, 1e3), min_size=30, max_size=30))
 def test_length_of_a_vector_changes_nothing(samples_of, scale):

@@ -388,3 +388,9 @@ print(sorted(heavy & set(sys.modules)))
 """
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
     assert printed == ["[]", "['PIL']"]
+
+
+def test_values_further_apart_than_float32_holds_are_scaled(rng: np.random.Generator) -> None:
+    pixels = rng.uniform(-3.3e38, 3.3e38, (4, 5)).astype(np.float32)
+    low, high = float(pixels.min()), float(pixels.max())
+    np.testing.assert_allclose(recipes.scale(pixels, low, high), (pixels.astype(np.float64) - low) / (high - low), atol=1e-6)

@@ -12,7 +12,7 @@ import medprobe as mp
 from medprobe import encoders
 from medprobe.datasets.autolaparo import AUTOLAPARO
 from medprobe.datasets.hecktor2022 import HECKTOR2022
-from medprobe.errors import RequestError
+from medprobe.errors import CaseError, RequestError
 from medprobe.imaging import nifti, recipes
 from medprobe.run.encoded import open_bank, readable_of, samples_of
 from medprobe.run.groups import Group
@@ -71,6 +71,18 @@ def test_planes_of_each_case_are_found_again_in_every_part_and_unlabelled_cases_
         part = found.part(indices)
         assert [item.id for item in part.items] == [item.id for index in indices for item in wanted[index].items]
         np.testing.assert_array_equal(part.pooled("cls"), np.concatenate([wanted[index].pooled("cls") for index in indices]))
+
+
+def test_a_volume_without_planes_is_an_unreadable_case(volumes: Path) -> None:
+    np.save(volumes / "none.npy", np.zeros((0, 6, 7), np.float32))
+    table = (volumes / "cases.csv").read_text().replace("2-0.nii.gz;2-1.nii.gz", "none.npy;none.npy")
+    (volumes / "cases.csv").write_text(table)
+    plan, request = planned(volumes)
+    (group,) = plan.groups
+    bank = open_bank(group, request, volumes / "cache", nothing)
+    with pytest.raises(CaseError, match=r"c2: .*none.npy: expected .* found"):
+        readable_of(group.cells[0].question, group, bank, request, {})
+    assert len(readable_of(group.cells[0].question, group, bank, replace(request, skip_unreadable=1), {}).samples) == 7
 
 
 def expected(model: str, sources: tuple[Source, ...], window: str, **options: Any) -> np.ndarray:

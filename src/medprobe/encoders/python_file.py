@@ -191,9 +191,8 @@ def probed(encoder: LoadedEncoder) -> LoadedEncoder:
     except MedprobeError:
         raise
     except (Exception, SystemExit) as error:
-        raise RequestError(
-            f"{encoder.spec} failed on a grey {size}x{size} plane with {type(error).__name__}: {error}; set image_size if it takes one size only"
-        ) from error
+        cure = "set image_size if it takes one size only" + (", or run it with --precision fp32" if encoder.precision == "bf16" else "")
+        raise RequestError(f"{encoder.spec} failed on a grey {size}x{size} plane with {type(error).__name__}: {error}; {cure}") from error
     vector = features.cls if features.cls is not None else features.patch_mean
     if encoder.channels is not None and vector is not None:
         encoder.dim = vector.shape[1]

@@ -9,6 +9,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from medprobe.errors import CaseError
@@ -80,8 +81,9 @@ class Digests:
 
     def _remember(self, folder: Path, memory: dict[str, list]) -> None:
         path = self._memory_file(folder)
-        if path is not None:
-            write_atomically(path, json.dumps({"checksum": digest_of(memory), "files": memory}))
+        with suppress(OSError):  # a full disk: the files are read again the next time
+            if path is not None:
+                write_atomically(path, json.dumps({"checksum": digest_of(memory), "files": memory}))
 
 
 def _files(path: Path) -> tuple[Path, ...]:

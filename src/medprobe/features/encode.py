@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from medprobe.errors import CaseError, MedprobeError
-from medprobe.features.planes import LARGEST_CHUNK, Found, Keep, PlaneStore
+from medprobe.features.planes import Found, Keep, PlaneStore
 from medprobe.features.store import CHUNK_PLANES, GRID_CHUNK_PLANES, Shard
 from medprobe.imaging import formats, recipes
 from medprobe.types import Channels, Source
@@ -165,8 +165,6 @@ class Chunk:
     rows: dict[str, np.ndarray] = field(default_factory=dict)
     frames: dict[str, list] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
-    planes: np.ndarray | None = None
-    """Decoded planes, where they are to be kept."""
 
 
 @dataclass(frozen=True)
@@ -187,39 +185,33 @@ class Pipeline:
         return GRID_CHUNK_PLANES if self.grids else CHUNK_PLANES
 
     def chunks(
-        self, shard: Shard, sources: Mapping[str, tuple[Source, ...]], start: int, stop: int, encoded: Callable[[int], None] = lambda planes: None, keep: bool = False
+        self, shard: Shard, sources: Mapping[str, tuple[Source, ...]], start: int, stop: int, encoded: Callable[[int], None] = lambda planes: None, keep: Keep = lambda *planes: None
     ) -> Iterator[Chunk]:
-        """Encode rows start…stop, yielding a chunk whenever one is whole; `encoded` hears the planes of every batch; `keep`: chunks
-        have their decoded planes, where these are to be kept."""
+        """Encode rows start…stop, yielding a chunk whenever one is whole; `encoded` hears the planes of every batch, `keep` gets them."""
         batches = pieces_of(shard, sources, self.batch_size, start, stop)
-        keep = keep and self.planes is not None and self.planes.wants(shard)
         chunk = Chunk(start)
         parts: list[dict[str, np.ndarray]] = []
-        decoded_planes: list[np.ndarray] = []
-        counts: list[int] = []
         done = start
         with contextlib.closing(self._decoded(batches)) as decoded:
-            for item in decoded:
+            for batch, item in zip(batches, decoded, strict=True):
                 if isinstance(item, MedprobeError):
                     raise item
                 pixels, facts = item
                 parts.append(self._forward(pixels, facts, chunk))
-                if keep:
-                    decoded_planes += pixels
-                    counts += [count for _, count, _, _ in facts]
-                    keep = sum(part.nbytes for part in decoded_planes) <= LARGEST_CHUNK
+                for piece, made, (key, _, frame, error) in zip(batch, pixels, facts, strict=True):
+                    if error is None:
+                        keep(key, piece.start, made, frame)
                 planes = sum(count for _, count, _, _ in facts)
                 done += planes
                 encoded(planes)
                 if done % shard.chunk == 0 or done == stop:
                     chunk.rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-                    chunk.planes = _joined(decoded_planes, counts) if keep else None
                     yield chunk
-                    chunk, parts, decoded_planes, counts = Chunk(done), [], [], []
+                    chunk, parts = Chunk(done), []
 
     def keeping(self, shard: Shard) -> contextlib.AbstractContextManager[Keep]:
-        """A function that keeps the planes of a shard's chunks, where they are to be kept."""
-        return contextlib.nullcontext(lambda *chunk: None) if self.planes is None else self.planes.keeping(shard)
+        """What keeps the planes of a shard, where they are to be kept."""
+        return contextlib.nullcontext(lambda *planes: None) if self.planes is None else self.planes.keeping(shard)
 
     def _decoded(self, batches: list[list[_Piece]]) -> Generator[Any, None, None]:
         kept = {} if self.planes is None else self.planes.found({piece.key for batch in batches for piece in batch})
@@ -319,14 +311,6 @@ def _owners(batches: Sequence[Sequence[_Piece]], workers: int) -> list[int]:
     return [turns.setdefault(batch[0].key if len(batch) == 1 else number, len(turns) % workers) for number, batch in enumerate(batches)]
 
 
-def _joined(pieces: list[np.ndarray], counts: list[int]) -> np.ndarray | None:
-    """One array of planes, black where a piece could not be read; None where there are none, or they are unlike."""
-    good = [planes for planes in pieces if len(planes)]
-    if len({(planes.shape[1:], planes.dtype) for planes in good}) != 1:
-        return None
-    return np.concatenate([planes if len(planes) else np.zeros((count, *good[0].shape[1:]), good[0].dtype) for planes, count in zip(pieces, counts, strict=True)])
-
-
 def _as_is(item: Any) -> Any:
     return item
 
@@ -384,8 +368,7 @@ def complete(
                     current = Shard.open(shard.folder) or shard
                     done += current.done - shard.done
                     with pipeline.keeping(current) as keep:
-                        for chunk in pipeline.chunks(current, sources, current.done, current.planes, encoded, keep=True):
-                            keep(chunk.start, chunk.planes, chunk.frames, chunk.unreadable)
+                        for chunk in pipeline.chunks(current, sources, current.done, current.planes, encoded, keep):
                             current.commit(chunk.start, chunk.rows, chunk.frames, chunk.unreadable)
             except Timeout:
                 locked.append(shard)

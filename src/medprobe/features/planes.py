@@ -3,9 +3,10 @@
     CACHE/planes/<preprocessing>/<shard>/planes.npy     one row per plane, (C, H, W), in the shards of features (store.py)
 
 Rows are what a source gives after window and resizing: 8-bit where the source is (65 kB for 256 x 256 grey), else
-float32; grey planes are kept once, however many channels an encoder wants. A shard counts once it is whole, and is removed
-where its planes turn out not to have one shape and type. Where the budget is short, the planes that were used
-least recently go first.
+float32; grey planes are kept once, however many channels an encoder wants. A shard holds planes of one shape and type: those
+of a shard of features are gathered by both, and written when a few hundred are together; a volume longer than a chunk has a
+shard of its own, written as it is decoded. A shard counts once it is whole. Where the budget is short, the planes that were
+used least recently go first.
 """
 
 import os
@@ -17,14 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from medprobe.features.store import Encoding, Shard
+from medprobe.features.store import Encoding, Entry, Shard
 
 KEPT = "planes"
 DEFAULT_BUDGET = 10 * 10**9
-LARGEST_CHUNK = 256 << 20
-"""Bytes of decoded planes that are held until their chunk is whole; larger ones are not kept."""
+GATHERED_BYTES, GATHERED_PLANES = 64 << 20, 1024
+"""Planes of one kind that are held at most before they are written."""
 
-Keep = Callable[[int, np.ndarray | None, Mapping[str, list], Mapping[str, str]], None]
+Keep = Callable[[str, int, np.ndarray, list], None]
+"""Takes planes of an entry as they are decoded: its key, the first of them, planes, frame."""
 Found = tuple[Path, int, list]
 """The file of rows, the first row of an entry, and its frame."""
 
@@ -57,49 +59,29 @@ class PlaneStore:
 
     @contextmanager
     def keeping(self, shard: Shard) -> Iterator[Keep]:
-        """A function that takes the chunks of a shard of features in order: first row, planes (None: they cannot be kept),
-        frames and unreadable entries."""
-        from filelock import FileLock, Timeout
-
+        """What takes the planes of a shard of features, entry by entry in their order."""
         if not self.wants(shard):
-            yield lambda *chunk: None
+            yield lambda *planes: None
             return
-        mine = Shard.of(self._encoding.folder, shard.entries, shard.chunk)
-        lock = FileLock(mine.lock)
         try:
             self._encoding.describe()
-            lock.acquire(timeout=0)
-        except (OSError, Timeout):  # a folder of another user; another encoder keeps them
-            yield lambda *chunk: None
+        except OSError:  # a folder of another user
+            yield lambda *planes: None
             return
+        gathering = _Gathering(self, shard)
         try:
-            kept = Shard.open(mine.folder) or mine
-            if kept.chunk != shard.chunk or kept.done < shard.done:
-                shutil.rmtree(kept.folder, ignore_errors=True)
-                kept = mine
-            self._used.add(kept.folder)
-            yield self._keeper(kept, kept.done < shard.done)
+            yield gathering.take
         finally:
-            lock.release()
+            gathering.close()
 
-    def _keeper(self, mine: Shard, ended: bool) -> Keep:
-        """Appends chunks that are not there already; one that cannot be kept removes those before it, and nothing more is kept."""
-
-        def keep(start: int, planes: np.ndarray | None, frames: Mapping[str, list], unreadable: Mapping[str, str]) -> None:
-            nonlocal ended
-            if ended or start < mine.done:
-                return
-            try:
-                if planes is not None and mine.takes({KEPT: planes}) and (start or self._make_room(planes[0].nbytes * mine.planes)):
-                    mine.folder.mkdir(exist_ok=True)
-                    mine.commit(start, {KEPT: planes}, frames, unreadable)
-                    return
-            except OSError:  # a full disk: features go first
-                pass
-            ended = True
-            shutil.rmtree(mine.folder, ignore_errors=True)
-
-        return keep
+    def writing(self, entries: tuple[Entry, ...], chunk: int, size: int) -> "_Writing | None":
+        """The shard of these entries, of `size` bytes; None where another process writes it or it is written, or there is no room."""
+        writing = _Writing(Shard.of(self._encoding.folder, entries, chunk))
+        if writing.begun and (writing.shard.done or self._make_room(size)):
+            self._used.add(writing.shard.folder)
+            return writing
+        writing.close()
+        return None
 
     def _make_room(self, wanted: int) -> bool:
         """Whether so much may be written, to half of the free disk at most; what was not used for the longest time is removed for it."""
@@ -120,6 +102,105 @@ class PlaneStore:
             except Timeout:
                 continue
         return held + wanted <= self._budget
+
+
+class _Writing:
+    """A shard that is being written, under its lock."""
+
+    def __init__(self, shard: Shard) -> None:
+        from filelock import FileLock, Timeout
+
+        self.shard, self._lock = shard, FileLock(shard.lock)
+        try:
+            self._lock.acquire(timeout=0)
+            self.shard = Shard.open(shard.folder) or shard
+            self.begun = not self.shard.complete
+        except (OSError, Timeout):
+            self.begun = False
+
+    def append(self, planes: np.ndarray, frames: Mapping[str, list]) -> bool:
+        """Whether the next chunk was written."""
+        try:
+            if self.shard.takes({KEPT: planes}):
+                self.shard.folder.mkdir(exist_ok=True)
+                self.shard.commit(self.shard.done, {KEPT: planes}, frames, {})
+                return True
+        except OSError:  # a full disk: features go first
+            pass
+        return False
+
+    def close(self, cut: bool = False) -> None:
+        """`cut`: what is not whole is removed."""
+        if cut and self.begun and not self.shard.complete:
+            shutil.rmtree(self.shard.folder, ignore_errors=True)
+        self._lock.release()
+
+
+class _Gathering:
+    """The planes of one shard of features on their way to shards of planes."""
+
+    def __init__(self, store: PlaneStore, shard: Shard) -> None:
+        self._store, self._chunk = store, shard.chunk
+        self._entries = {entry.key: entry for entry in shard.entries}
+        self._parts: list[np.ndarray] = []
+        """Of the entry that is being decoded, or of its chunk."""
+        self._kinds: dict[tuple, list[tuple[Entry, np.ndarray, list]]] = {}
+        self._long: tuple[str, _Writing | None] | None = None
+
+    def take(self, key: str, start: int, planes: np.ndarray, frame: list) -> None:
+        entry = self._entries[key]
+        if self._store.found([key]):
+            return
+        if entry.planes > self._chunk:
+            self._take_long(entry, start, planes, frame)
+            return
+        self._parts = [*self._parts, planes] if start else [planes]
+        if sum(map(len, self._parts)) < entry.planes:
+            return
+        kind = (planes.shape[1:], planes.dtype.str)
+        gathered = self._kinds.setdefault(kind, [])
+        gathered.append((entry, self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts), frame))
+        self._parts = []
+        if sum(rows.nbytes for _, rows, _ in gathered) >= GATHERED_BYTES or len(gathered) >= GATHERED_PLANES:
+            self._write(self._kinds.pop(kind))
+
+    def _write(self, gathered: list[tuple[Entry, np.ndarray, list]]) -> None:
+        rows = np.concatenate([rows for _, rows, _ in gathered])
+        writing = self._store.writing(tuple(entry for entry, _, _ in gathered), self._chunk, rows.nbytes)
+        if writing is not None:
+            frames = {entry.key: frame for entry, _, frame in gathered}
+            for start, stop in list(writing.shard.chunks()):
+                if not writing.append(rows[start:stop], frames):
+                    break
+            writing.close(cut=True)
+
+    def _take_long(self, entry: Entry, start: int, planes: np.ndarray, frame: list) -> None:
+        """Chunks of a long volume are written as they are whole; of one that was begun before, those that it lacks."""
+        if self._long is None or self._long[0] != entry.key:
+            self._end_long()
+            self._long = entry.key, self._store.writing((entry,), self._chunk, entry.planes * planes[0].nbytes)
+        writing = self._long[1]
+        if writing is None or writing.shard.complete:
+            return
+        done = writing.shard.done
+        held = np.concatenate([*self._parts, planes[max(done + sum(map(len, self._parts)) - start, 0) :]])
+        whole = start <= done + sum(map(len, self._parts))  # else what came before it was not decoded in this run
+        while whole and len(held) and len(held) >= min(self._chunk, entry.planes - writing.shard.done):
+            whole, held = writing.append(held[: self._chunk], {entry.key: frame}), held[self._chunk :]
+        self._parts = [held]
+        if not whole:
+            self._end_long()
+            self._long = entry.key, None
+
+    def _end_long(self) -> None:
+        if self._long is not None and self._long[1] is not None:
+            self._long[1].close(cut=True)
+        self._long, self._parts = None, []
+
+    def close(self) -> None:
+        self._end_long()
+        for gathered in self._kinds.values():
+            self._write(gathered)
 
 
 def _last_used(file: Path) -> int:

@@ -44,7 +44,7 @@ class EncodedSamples:
     levels: int | None = None
     """How many of the grids, from the last, the head is given; None: all that there are."""
     vectors: dict[tuple, np.ndarray] = field(default_factory=dict, compare=False)
-    """Pooled vectors by (entry keys, pooling), shared by the parts of one task so that folds pool nothing twice."""
+    """Pooled vectors by (entry keys, pooling, how planes are joined), shared by the parts of one task so that folds pool nothing twice."""
     places: np.ndarray | None = field(default=None, compare=False, repr=False)
     """Where the bank keeps each sample, of `located` ones."""
 
@@ -121,7 +121,7 @@ class EncodedSamples:
 
     def _vector(self, item: Item, pooling: Pooling) -> np.ndarray:
         keys = item.keys["image"]
-        place = (keys, pooling) if item.plane is None else (keys, pooling, "planes")
+        place = (keys, pooling, self.planes if item.plane is None else "each")
         if place not in self.vectors:
             planes = self._features(item.id, keys, None).pool(pooling)
             if item.plane is None:

@@ -47,14 +47,14 @@ def least_first(keys, size, k):
 
 
 @njit(cache=True, nogil=True)
-def merge(tile, left, k, keys, held, beyond):
-    """Add neighbours of a tile (rows, columns) of float32 bits, its first column `left`, that may be among the k nearest.
+def merge(tile, left, width, k, keys, held, beyond):
+    """Add neighbours of the first `width` columns of a tile (rows, columns) of float32 bits, the first of them `left`, that may be among the k nearest.
 
     keys (rows, more than k) int64, of which the first held[row] count; beyond (rows,) int32: the rank below which one may be.
     Columns come in order, so one as near as the k-th is none.
     """
     for row in range(len(tile)):
-        line, kept = tile[row], keys[row]
+        line, kept = tile[row, :width], keys[row]
         size, bound = held[row], beyond[row]
         for start in range(0, len(line), AT_ONCE):
             part = line[start : start + AT_ONCE]

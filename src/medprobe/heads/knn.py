@@ -120,8 +120,8 @@ def nearest(train: np.ndarray, x: np.ndarray, k: int, device: str) -> Iterator[t
         block = x[top : top + ROWS]
         keys = np.full((len(block), 2 * k + SPARE), np.iinfo(np.int64).max)
         held, beyond = np.zeros(len(block), np.int64), np.full(len(block), np.iinfo(np.int32).max, np.int32)
-        for left, tile in _tiles(block, bank, device):
-            loops.merge(tile.view(np.int32), left, k, keys, held, beyond)
+        for left, width, tile in _tiles(block, bank, device):
+            loops.merge(tile.view(np.int32), left, width, k, keys, held, beyond)
         keys.sort(axis=1)
         return keys[:, :k].copy()
 
@@ -132,19 +132,27 @@ def nearest(train: np.ndarray, x: np.ndarray, k: int, device: str) -> Iterator[t
         yield values_of(keys >> 32), keys & 0xFFFFFFFF
 
 
-def _tiles(block: np.ndarray, bank: Any, device: str) -> Iterator[tuple[int, np.ndarray]]:
-    """The similarity of rows to parts of the bank, each with its first column; on the CPU in one piece of memory."""
+def _tiles(block: np.ndarray, bank: Any, device: str) -> Iterator[tuple[int, int, np.ndarray]]:
+    """The similarity of rows to COLUMNS of the bank at a time: the first column, how many there are, (rows, COLUMNS).
+
+    All products have one size, with zeros at the edge of the last: in a narrower one a product of the same vectors can be
+    rounded otherwise, and equals would not be equal.
+    """
     import torch
 
-    if device != "cpu":
-        rows = torch.as_tensor(block, device=device)
-        for left in range(0, len(bank), COLUMNS):
-            yield left, (rows @ bank[left : left + COLUMNS].T).cpu().numpy()
-        return
-    space = np.empty(len(block) * COLUMNS, np.float32)
+    rows: Any = np.zeros((ROWS, block.shape[1]), np.float32)
+    rows[: len(block)] = block
+    rows = rows if device == "cpu" else torch.as_tensor(rows, device=device)
+    space = np.empty((ROWS, COLUMNS), np.float32)
     for left in range(0, len(bank), COLUMNS):
-        part = bank[left : left + COLUMNS].T
-        yield left, np.matmul(block, part, out=space[: len(block) * part.shape[1]].reshape(len(block), -1))
+        part = bank[left : left + COLUMNS]
+        width = len(part)
+        if device == "cpu":
+            part = part if width == COLUMNS else np.concatenate([part, np.zeros((COLUMNS - width, part.shape[1]), np.float32)])
+            tile = np.matmul(rows, part.T, out=space)
+        else:
+            tile = (rows @ torch.nn.functional.pad(part, (0, 0, 0, COLUMNS - width)).T).cpu().numpy()
+        yield left, width, tile[: len(block)]
 
 
 def values_of(ranks: np.ndarray) -> np.ndarray:

@@ -193,7 +193,14 @@ def _geometry(source: Source, changed: int) -> tuple[tuple[int, int, int], np.nd
 
 
 def count_planes(source: Source) -> int:
-    """How many planes `read` would give, from headers only."""
+    """How many planes `read` would give, from headers only. CaseError: there are none."""
+    count = _count_planes(source)
+    if count < 1:
+        raise CaseError(f"{source.path}: expected at least one plane, found none; mend or remove the file")
+    return count
+
+
+def _count_planes(source: Source) -> int:
     if source.frames is not None:
         return len(source.frames)
     if isinstance(source.grid, Lattice):

@@ -71,6 +71,9 @@ PART = 64
 
 def scale(pixels: np.ndarray, low: float, high: float) -> np.ndarray:
     """float32: low…high → 0…1, cut there. Where high is not above low, the distance counts as 1."""
+    distance = float(high) - float(low)
+    if distance > float(np.finfo(np.float32).max) / 2:  # beyond what float32 holds
+        return np.clip((pixels.astype(np.float64) - low) / distance, 0, 1).astype(np.float32)
     width = np.float32(high - low) if high > low else np.float32(1)
     scaled = pixels.astype(np.float32)
     scaled -= np.float32(low)

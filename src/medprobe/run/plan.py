@@ -44,7 +44,7 @@ class Plan:
                 {
                     "model": group.loaded.name, "dataset": group.dataset, "image_size": group.preprocessing.size,
                     "tasks": sorted({cell.question.task.name for cell in group.cells}), "cells": len(group.cells),
-                    "planes": sum(entry.planes for entry in group.entries.values()), "planes_missing": group.missing_planes,
+                    "seeds": sorted({cell.seed for cell in group.cells}), "planes": sum(entry.planes for entry in group.entries.values()), "planes_missing": group.missing_planes,
                     "bytes": group.missing_planes * group.bytes_per_plane,
                     "planes_to_decode": group.to_decode, "bytes_decoded": group.bytes_decoded,
                     "minutes": (group.missing_planes * group.seconds_per_plane + group.fit_seconds) / 60,

@@ -11,6 +11,7 @@ from medprobe.errors import CaseError
 from medprobe.features.digests import source_key
 from medprobe.features.encode import PRODUCTS
 from medprobe.features.store import Entry
+from medprobe.files import digest_of
 from medprobe.imaging.formats import count_planes
 from medprobe.registry import HEADS
 from medprobe.run import reading, results, splits
@@ -107,7 +108,7 @@ class Question:
         try:
             return Entry(source_key(sources, self.digests), count_planes(sources[0]))
         except CaseError:
-            return Entry(f"unreadable-{abs(hash(sources)):x}"[:32], 1)
+            return Entry(f"unreadable-{digest_of(repr(sources))}"[:32], 1)
 
 
 @dataclass(frozen=True)

@@ -306,11 +306,14 @@ def describe(plan: Plan) -> list[str]:
         work = f"{group['planes_missing']} of {group['planes']} planes to encode, {group['bytes'] / 1e6:.1f} MB{', encoded again whenever they are asked for' if group['streamed'] else ''}, about {_duration(60 * group['minutes_encoding'])}" if group["planes_missing"] else f"all {group['planes']} planes encoded"
         if group["minutes"] > group["minutes_encoding"]:
             work += f"; fits about {_duration(60 * (group['minutes'] - group['minutes_encoding']))}"
-        lines.append(f"  {group['model']} on {group['dataset']} at {size}: {work}; {group['cells']} results ({', '.join(group['tasks'])})")
+        seeds = f", seed {', '.join(map(str, group['seeds']))}," if any(each["model"] == group["model"] and each["seeds"] != group["seeds"] for each in facts["groups"]) else ""
+        lines.append(f"  {group['model']}{seeds} on {group['dataset']} at {size}: {work}; {group['cells']} results ({', '.join(group['tasks'])})")
         if group["bytes_decoded"]:
             lines.append(f"    {group['planes_to_decode']} planes to decode, kept for other encoders: {group['bytes_decoded'] / 1e6:.1f} MB")
         elif group["planes_missing"] and not group["planes_to_decode"]:
-            lines.append("    nothing to decode: the planes are kept")
+            lines.append("    nothing to decode: the planes are kept, or will be by then")
+        elif group["planes_to_decode"]:
+            lines.append(f"    {group['planes_to_decode']} planes to decode, for which --planes-budget has no room")
         if group["streamed"]:
             lines.append(f"    not kept, since {group['streamed']}")
     lines += [f"  note: {note}" for note in facts["notes"]]
