@@ -151,6 +151,20 @@ def test_one_model_with_other_options_has_other_labels_and_a_limit_is_always_sai
     assert "Limited:" in (tmp_path / "report/index.html").read_text()
 
 
+def test_a_model_has_one_label_on_all_tasks_and_is_compared_on_all(tmp_path: Path) -> None:
+    """Run at 96 px on two tasks, and in bf16 too on one of them: what differs is said, and only that."""
+    for head in ("logreg", "knn"):
+        write_cell(tmp_path, "own", 1.0, head=head, options={"image-size": 96})
+        write_cell(tmp_path, "pixels", 0.5, head=head, options={"image-size": 96})
+    write_cell(tmp_path, "own", 1.1, head="knn", options={"image-size": 96, "precision": "bf16"})
+    for folder in (tmp_path / "results/toy").glob("*/*"):
+        results.write_summary(folder)
+    assert set(read_tree(tmp_path).models) == {"own", "own (precision=bf16)", "pixels"}
+    rows = {(row["task"], row["model"]) for row in comparisons(tmp_path, "own")}
+    assert rows == {("toy/knn", "own (precision=bf16)"), ("toy/knn", "pixels"), ("toy/logreg", "pixels")}
+    assert write_report(tmp_path).missing == 1, "bf16 on logreg, and nothing that was run under another name"
+
+
 def test_odd_names_are_text_wherever_they_stand(tmp_path: Path) -> None:
     name = "<img src=x onerror=alert(1)>|$\\input{x}$"
     write_cell(tmp_path, name, 1.0)

@@ -1,8 +1,7 @@
 """What a run left behind, as one object: finished and failed cells, summaries, and what is missing."""
 
 import json
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -95,7 +94,7 @@ def read_tree(results: Path) -> Tree:
             unreadable.append(str(file.relative_to(root)))
         else:
             found.setdefault(file.parent, []).append((file.with_suffix(""), document))
-    models = Counter((folder.parent, cells[0][1]["model"]["name"]) for folder, cells in found.items())
+    differing = _differing([(folder.parent, cells[0][1]["model"]["name"], cells[0][1].get("options", {})) for folder, cells in found.items()])
     rows = []
     for folder, everything in sorted(found.items()):
         cells = [document for _, document in current(everything)]
@@ -104,13 +103,22 @@ def read_tree(results: Path) -> Tree:
             unreadable.append(str((folder / "summary.json").relative_to(root)))
         first = cells[0]
         options = dict(first.get("options", {}))
-        shown = options if models[folder.parent, first["model"]["name"]] > 1 else {key: value for key, value in options.items() if key == "limit"}
+        shown = {key: value for key, value in options.items() if key == "limit" or key in differing[first["model"]["name"]]}
         said = ", ".join(f"{key}={value}" for key, value in sorted(shown.items()))
         label = f"{first['model']['name']} ({said})" if said else str(first["model"]["name"])
         rows.append(Row(folder, first["task"], first["model"], label, options, summary, tuple(cells)))
     if not rows:
         raise RequestError(f"{results}: expected the results of a run, found {'only unreadable files: ' + ', '.join(unreadable[:3]) if unreadable else 'none'}; give the folder that was --out")
     return Tree(root, tuple(rows), tuple(unreadable))
+
+
+def _differing(asked: Sequence[tuple[Path, str, Mapping[str, Any]]]) -> dict[str, set[str]]:
+    """Model → the options in which it was run more than one way on any one task, so that it has one label on all."""
+    found: dict[str, set[str]] = {name: set() for _, name, _ in asked}
+    for task, name in {(task, name) for task, name, _ in asked}:
+        ways = [options for where, what, options in asked if (where, what) == (task, name)]
+        found[name] |= {key for way in ways for key in way if any(other.get(key) != way[key] for other in ways)}
+    return found
 
 
 def _document(file: Path) -> dict[str, Any] | None:
