@@ -93,8 +93,13 @@ class Row:
             return None
         return self.value <= self.goal / HOLDS if self.at_most else self.value >= self.goal * HOLDS
 
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is held without what is allowed for."""
+        return None if self.goal is None else self.value <= self.goal if self.at_most else self.value >= self.goal
+
     def __str__(self) -> str:
-        goal = "" if self.goal is None else f", {self.aim}: {'held' if self.held else 'NOT held'}"
+        goal = "" if self.goal is None else f", {self.aim}: {'held' if self.met else f'held, by the rule of {HOLDS:g}' if self.held else 'NOT held'}"
         return f"{self.job} | {self.peer} | {self.ratio}{goal} | {self.equality} | {self.limit}"
 
     @property
