@@ -208,6 +208,18 @@ def test_what_a_cut_off_run_kept_is_gone_on_from(tmp_path: Path, begun: int) -> 
     assert (finding.done, finding.fault) == (300, None)
 
 
+def test_planes_of_one_entry_that_are_unlike_are_not_kept(tmp_path: Path) -> None:
+    store = PlaneStore(tmp_path / "cache", plane_facts(Preprocessing("full-range", (SIDE, SIDE))), 10**9)
+    shard = Shard.of(tmp_path / "shards", (Entry("short", 4), Entry("whole", 4), Entry("long", 200)))
+    with store.keeping(shard) as keep:
+        for key, starts in (("short", (0, 2)), ("whole", (0, 2)), ("long", (0, 100))):
+            for start in starts:
+                size = 100 if key == "long" else 2
+                keep(key, start, np.zeros((size, 1, SIDE, SIDE), np.float32 if start and key != "whole" else np.uint8), [])
+    store.look_for(["short", "whole", "long"])
+    assert set(store.found(["short", "whole", "long"])) == {"whole"}
+
+
 def test_a_volume_whose_begin_was_not_decoded_is_not_kept(tmp_path: Path) -> None:
     np.save(tmp_path / "volume.npy", np.zeros((300, 20, 20), np.uint8))
     source = (Source(tmp_path / "volume.npy"),)

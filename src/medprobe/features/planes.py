@@ -11,6 +11,7 @@ used least recently go first.
 
 import os
 import shutil
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -68,11 +69,12 @@ class PlaneStore:
         except OSError:  # a folder of another user
             yield lambda *planes: None
             return
-        gathering = _Gathering(self, shard)
+        gathering, ended = _Gathering(self, shard), False
         try:
             yield gathering.take
+            ended = True
         finally:
-            gathering.close()
+            gathering.close(cut=ended)
 
     def writing(self, entries: tuple[Entry, ...], chunk: int, size: int) -> "_Writing | None":
         """The shard of these entries, of `size` bytes; None where another process writes it or it is written, or there is no room."""
@@ -144,24 +146,27 @@ class _Gathering:
         self._entries = {entry.key: entry for entry in shard.entries}
         self._parts: list[np.ndarray] = []
         """Of the entry that is being decoded, or of its chunk."""
-        self._kinds: dict[tuple, list[tuple[Entry, np.ndarray, list]]] = {}
+        self._kinds: defaultdict[tuple, list[tuple[Entry, np.ndarray, list]]] = defaultdict(list)
+        self._sizes: Counter[tuple] = Counter()
         self._long: tuple[str, _Writing | None] | None = None
 
     def take(self, key: str, start: int, planes: np.ndarray, frame: list) -> None:
-        entry = self._entries[key]
+        entry, kind = self._entries[key], _kind(planes)
         if self._store.found([key]):
             return
+        if start == 0 or (self._parts and _kind(self._parts[0]) != kind):  # planes of one entry that are unlike are not kept
+            self._parts = []
         if entry.planes > self._chunk:
             self._take_long(entry, start, planes, frame)
             return
-        self._parts = [*self._parts, planes] if start else [planes]
+        self._parts.append(planes)
         if sum(map(len, self._parts)) < entry.planes:
             return
-        kind = (planes.shape[1:], planes.dtype.str)
-        gathered = self._kinds.setdefault(kind, [])
-        gathered.append((entry, self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts), frame))
+        self._kinds[kind].append((entry, self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts), frame))
+        self._sizes[kind] += sum(part.nbytes for part in self._parts)
         self._parts = []
-        if sum(rows.nbytes for _, rows, _ in gathered) >= GATHERED_BYTES or len(gathered) >= GATHERED_PLANES:
+        if self._sizes[kind] >= GATHERED_BYTES or len(self._kinds[kind]) >= GATHERED_PLANES:
+            self._sizes.pop(kind)
             self._write(self._kinds.pop(kind))
 
     def _write(self, gathered: list[tuple[Entry, np.ndarray, list]]) -> None:
@@ -192,15 +197,20 @@ class _Gathering:
             self._end_long()
             self._long = entry.key, None
 
-    def _end_long(self) -> None:
+    def _end_long(self, cut: bool = True) -> None:
         if self._long is not None and self._long[1] is not None:
-            self._long[1].close(cut=True)
-        self._long, self._parts = None, []
+            self._long[1].close(cut)
+        self._long = None
 
-    def close(self) -> None:
-        self._end_long()
+    def close(self, cut: bool) -> None:
+        """`cut`: a volume that is not whole by now never will be."""
+        self._end_long(cut)
         for gathered in self._kinds.values():
             self._write(gathered)
+
+
+def _kind(planes: np.ndarray) -> tuple:
+    return planes.shape[1:], planes.dtype.str
 
 
 def _last_used(file: Path) -> int:
