@@ -50,7 +50,7 @@ class Reporter:
             self._show(done, total, what)
         elif now - self._said >= 10:
             self._said = now
-            pace = f", {rate:.1f}/s, {clock(left)} left" if rate > 0 else ""
+            pace = f", {pace_of(rate)}, {clock(left)} left" if rate > 0 else ""
             print(f"{what}: {done}/{total}{pace}", file=sys.stderr, flush=True)
 
     def _show(self, done: int, total: int, what: str) -> None:
@@ -62,7 +62,7 @@ class Reporter:
             self._live.start()
             self._task = self._live.add_task(what, total=total, rate="")
         rate = (done - self._first) / max(time.monotonic() - self._begin, 1e-9)
-        self._live.update(self._task, completed=done, total=total, rate=f"{rate:.1f}/s")
+        self._live.update(self._task, completed=done, total=total, rate=pace_of(rate))
 
     def finish(self) -> None:
         """Take the live line away; the next call begins anew."""
@@ -82,6 +82,11 @@ def reporting(quiet: bool = False) -> Iterator[Reporter]:
         yield reporter
     finally:
         reporter.finish()
+
+
+def pace_of(rate: float) -> str:
+    """4.2/s, or 12 s each where that is less than one in two seconds."""
+    return f"{rate:.1f}/s" if rate >= 0.5 or rate <= 0 else f"{1 / rate:.0f} s each"
 
 
 def clock(seconds: float) -> str:
