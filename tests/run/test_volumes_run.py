@@ -13,6 +13,9 @@ import nibabel
 import numpy as np
 import pytest
 
+from medprobe.run import costs, plan
+from medprobe.run.request import Request
+
 VOLUMES = 8
 
 
@@ -125,6 +128,23 @@ def test_the_plan_of_a_twin_knows_the_bytes(tmp_path: Path, task: str, medprobe)
     written = sum(file.stat().st_size for file in (tmp_path / "cache/features").rglob("*") if file.is_file())
     assert planned["bytes"] == pytest.approx(written, rel=0.1)
     assert planned["minutes"] > planned["minutes_encoding"] > 0
+
+
+def test_planned_minutes_hold_scoring_every_case_and_drawing_three(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+
+    def planned(scoring: tuple[float, float] | None) -> float:
+        with monkeypatch.context() as patch:
+            if scoring is not None:
+                patch.setattr(costs, "of_scoring", lambda question: scoring)
+            request = Request("pixels", "balls.toml/constant", home / "out", cache=home / "cache", image_size=32)
+            (group,) = plan.make(request, lambda done, total, what: None).groups
+        return group.fit_seconds
+
+    assert planned((100.0, 10.0)) - planned((0.0, 0.0)) == pytest.approx(VOLUMES * 100.0 + 2 * 3 * 10.0), "two folds of four cases each"
+    assert planned(None) > planned((0.0, 0.0)), "measured on the first mask"
+    (home / "m0.nii.gz").write_bytes(b"cut off")
+    assert planned(None) == planned((0.0, 0.0)), "what cannot be read is named where it is read"
 
 
 def _write(path: Path, array: np.ndarray, affine: np.ndarray) -> None:

@@ -1,7 +1,10 @@
-"""What a plan says encoding and fitting will take, from a few steps of the encoder and the head's own network: never from a table of machines."""
+"""What a plan says encoding, fitting and scoring will take, from a few steps of the encoder, of the head's own network and of
+one case's scores: never from a table of machines."""
 
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,8 @@ from medprobe.errors import CaseError
 from medprobe.features.encode import Preprocessing, decoded
 from medprobe.features.reduce import reduce_named
 from medprobe.imaging import recipes
-from medprobe.run import reading
+from medprobe.run import maps, pictures, reading
+from medprobe.run.references import in_millimetres
 from medprobe.types import Source
 
 CORNER = 8
@@ -84,8 +88,34 @@ def _of_pairs(question: Any, group: Any, parts: Sequence[int]) -> float:
         return 0.0
 
 
-def of_group(group: Any) -> float:
-    """Of all cells together; cells of one question differ by their fold only."""
+def of_scoring(question: Any) -> tuple[float, float]:
+    """(seconds to write and measure the prediction of one case, seconds to draw one) of label maps, from the first mask taken for its own
+    prediction. What they need is loaded then, so that it does not delay the first case of a run."""
+    dataset = question.dataset
+    labelled = [case for case in question.looked_at if case.target is not None]
+    if dataset.kind != "segmentation" or not labelled:
+        return 0.0, 0.0
+    case = labelled[0]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            true = question.masks(case.target)
+            labels, millimetres = np.maximum(true.labels, 0).astype(np.uint8), in_millimetres(dataset, labelled)
+            scoring = _again(lambda: maps.of_case(dataset, case, labels, true, Path(folder), millimetres))
+            return scoring, _again(lambda: pictures.draw(dataset, case, Path(folder), Path(folder) / "picture.png", case.id))
+        except (CaseError, OSError, RuntimeError, ValueError, TypeError, MemoryError):  # an estimate only: what is wrong is met, by name, when it is done
+            return 0.0, 0.0
+
+
+def _again(call: Callable[[], Any]) -> float:
+    """Seconds of the second of two calls."""
+    call()
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def of_group(group: Any, known_scoring: dict[str, tuple[float, float]]) -> float:
+    """Of all cells together; cells of one question differ by their fold only. `known_scoring`: what `of_scoring` found of datasets so far."""
     total, known = 0.0, dict[int, float]()
     for cell in group.cells:
         question = cell.question
@@ -102,5 +132,9 @@ def of_group(group: Any) -> float:
                 len(first), len(question.dataset.classes), first[0][1],
                 None if group.loaded.grids == question.grids else question.levels,
             )  # fmt: skip
+            if question.dataset.name not in known_scoring:
+                known_scoring[question.dataset.name] = of_scoring(question)
+            scoring, drawing = known_scoring[question.dataset.name]
+            known[id(question)] += len(parts.test) * scoring + min(len(parts.test), pictures.DRAWN) * drawing
         total += known[id(question)]
     return total

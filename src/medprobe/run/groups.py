@@ -113,10 +113,11 @@ def grouped(questions: Sequence[Question], loaded: Sequence[Loaded], request: Re
     if request.cache_budget is None:  # with one, a narrow encoding may be kept where a wide one is streamed
         _merge(collected)
     groups: list[Group] = []
+    scoring: dict[str, tuple[float, float]] = {}
     for parts in (parts for parts in collected.values() if parts["cells"]):
         group = _group(request=request, **parts)
         before = sum(each.missing_planes * each.bytes_per_plane for each in groups if each.streamed is None)
-        groups.append(replace(group, streamed=why_streamed(group, request, cache, before), fit_seconds=costs.of_group(group)))
+        groups.append(replace(group, streamed=why_streamed(group, request, cache, before), fit_seconds=costs.of_group(group, scoring)))
     return _decoding(groups, _spare(groups, request, cache), cache), done
 
 

@@ -39,15 +39,7 @@ def measured(
     ids, patients = [], []
     folder = out / "predictions" / stem
     for number, (sample, labels) in enumerate(zip(samples, predicted, strict=True)):
-        true: LabelMap = sample.target
-        if labels.shape != true.labels.shape:
-            raise CaseError(f"{sample.id}: expected a mask of the size of its image, {' x '.join(map(str, labels.shape))}, found {' x '.join(map(str, true.labels.shape))}; write the mask on the image's pixels")
-        suffix = ".nii.gz" if dataset.dims == 3 else ".png"
-        image = cases[sample.id].images["image"][0]
-        like = image.path if image.grid is None else image.grid
-        _write(folder, results.safe_name(sample.id), labels, true, dataset, suffix, like if isinstance(like, Path) and like.name.lower().endswith(nifti.SUFFIXES) else None)
-        axes = spacing_of(cases[sample.id], true, dataset.dims, millimetres)
-        values.append(dense.segmentation_case(labels, true.labels, len(dataset.classes), axes, multilabel=dataset.multilabel, volumes=millimetres, regions=results.regions_of(dataset)))
+        values.append(of_case(dataset, cases[sample.id], labels, sample.target, folder, millimetres))
         ids.append(sample.id)
         patients.append(sample.patient)
         progress(number + 1, len(samples), "predicting and scoring cases")
@@ -56,6 +48,18 @@ def measured(
         name = ids[place]
         draw(dataset, cases[name], folder, out / "pictures" / stem / f"{rank}-{results.safe_name(name)}.png", f"{rank[2:]} case, {name}: Dice {dice:.3f}")
     return found
+
+
+def of_case(dataset: Dataset, case: Case, labels: np.ndarray, true: LabelMap, folder: Path, millimetres: bool) -> dense.Values:
+    """The values of one prediction, which is written into `folder`. CaseError: the mask is of another size."""
+    if labels.shape != true.labels.shape:
+        raise CaseError(f"{case.id}: expected a mask of the size of its image, {' x '.join(map(str, labels.shape))}, found {' x '.join(map(str, true.labels.shape))}; write the mask on the image's pixels")
+    suffix = ".nii.gz" if dataset.dims == 3 else ".png"
+    image = case.images["image"][0]
+    like = image.path if image.grid is None else image.grid
+    _write(folder, results.safe_name(case.id), labels, true, dataset, suffix, like if isinstance(like, Path) and like.name.lower().endswith(nifti.SUFFIXES) else None)
+    axes = spacing_of(case, true, dataset.dims, millimetres)
+    return dense.segmentation_case(labels, true.labels, len(dataset.classes), axes, multilabel=dataset.multilabel, volumes=millimetres, regions=results.regions_of(dataset))
 
 
 def _write(folder: Path, name: str, labels: np.ndarray, true: LabelMap, dataset: Dataset, suffix: str, like: Path | None) -> None:

@@ -17,6 +17,8 @@ from medprobe.types import Axis, Case, Dataset, Image, Source
 SIDE = {2: 289, 3: 141}
 """Longer side of a panel in pixels by dimensions: what fits the page of a report."""
 SLICES = 6
+DRAWN = 3
+"""Cases of a result that are drawn."""
 SEEN = {"R": "right", "A": "front", "S": "head"}
 
 
