@@ -66,7 +66,7 @@ class StoredBank:
             return None
 
     def gathered(self, places: np.ndarray, name: str) -> tuple[np.ndarray, float] | None:
-        """One array of the entries at these places, (n, ...), and its sum, read at once; None where not all have such rows."""
+        """One array of the entries at these places, (n, ...), and the sum of its squares, read at once; None where not all have such rows."""
         kinds = [shard.arrays.get(name) for shard in self._shards]
         if not len(places) or not kinds or kinds[0] is None or any(kind != kinds[0] for kind in kinds):
             return None

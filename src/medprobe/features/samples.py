@@ -89,8 +89,8 @@ class EncodedSamples:
     def pooled(self, pooling: Pooling) -> np.ndarray:
         gathered = self._gathered(pooling)
         if gathered is None:
-            gathered = (matrix := np.stack([self._vector(item, pooling) for item in self.items])), matrix.sum()
-        # A sum shows at a tenth of the cost whether a count is worth making.
+            gathered = (matrix := np.stack([self._vector(item, pooling) for item in self.items])), np.vdot(matrix, matrix)
+        # A sum of squares shows at a tenth of the cost whether a count is worth making.
         matrix, total = gathered
         if not np.isfinite(total) and (bad := int((~np.isfinite(matrix).all(axis=1)).sum())):
             raise MedprobeError(f"{bad} of {len(matrix)} samples have NaN or infinite features; check the encoder's weights, or remove the images")
@@ -102,7 +102,7 @@ class EncodedSamples:
         raise RequestError(f"augmentation {policy!r} is not offered for cached features; use 'none'")
 
     def _gathered(self, pooling: Pooling) -> tuple[np.ndarray, float] | None:
-        """The vectors of cases of one plane each, and their sum, read at once; None where the cases are of other kinds, or the bank cannot."""
+        """The vectors of cases of one plane each, and the sum of their squares, read at once; None where the cases are of other kinds, or the bank cannot."""
         places = self._looked_up() if self.places is None else self.places
         if pooling not in ("cls", "patch_mean") or places is None:
             return None

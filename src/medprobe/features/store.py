@@ -204,7 +204,8 @@ class Shard:
         return np.memmap(self.path(name), np.dtype(facts["dtype"]).newbyteorder("<"), "r", len(self._header(name)), (self.done, *facts["row"]))
 
     def gather(self, name: str, rows: np.ndarray, out: np.ndarray) -> float:
-        """Copy rows (n,) of an array into out (n, ...): neighbours are read at once, straight from the file. Their sum, made while they are at hand."""
+        """Copy rows (n,) of an array into out (n, ...): neighbours are read at once, straight from the file. The sum of
+        their squares, made while they are at hand: not finite where one of them is not."""
         if len(rows) and rows[-1] - rows[0] + 1 == len(rows) and (np.diff(rows) == 1).all():
             with open(self.path(name), "rb") as file:
                 file.seek(len(self._header(name)) + int(rows[0]) * self._row_bytes(name))
@@ -212,7 +213,7 @@ class Shard:
                     raise MedprobeError(f"{self.path(name)}: expected {self.planes} rows, found fewer; run the same command again, which computes them anew")
         else:
             np.take(self._map(name), rows, axis=0, out=out, mode="clip")
-        return float(out.sum())
+        return float(np.vdot(out, out))
 
     def damaged_from(self) -> int | None:
         """The first row of the first chunk whose bytes are not those that were written, or None when all are."""

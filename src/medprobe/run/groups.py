@@ -1,6 +1,6 @@
 """Which results share features: cells that look at the same planes with the same model are one group, encoded once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from medprobe.run.loading import Loaded
 from medprobe.run.question import PIXELS, Cell, Question
 from medprobe.run.request import Request
 from medprobe.types import Case, Source
+
+Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def _all_grey(question: Question) -> bool:
     return all(is_grey(sources[0]) for case in question.cases for sources in case.images.values())
 
 
-def grouped(questions: Sequence[Question], loaded: Sequence[Loaded], request: Request, cache: Path, faults: Faults) -> tuple[list[Group], list[Cell]]:
+def grouped(questions: Sequence[Question], loaded: Sequence[Loaded], request: Request, cache: Path, faults: Faults, progress: Progress) -> tuple[list[Group], list[Cell]]:
     """The groups with something to compute, and the cells that are done."""
     collected: dict[tuple, dict[str, Any]] = {}
     done: list[Cell] = []
@@ -114,7 +116,9 @@ def grouped(questions: Sequence[Question], loaded: Sequence[Loaded], request: Re
         _merge(collected)
     groups: list[Group] = []
     scoring: dict[str, tuple[float, float]] = {}
-    for parts in (parts for parts in collected.values() if parts["cells"]):
+    unfinished = [parts for parts in collected.values() if parts["cells"]]
+    for number, parts in enumerate(unfinished):
+        progress(number, len(unfinished), "measuring what the run will take")
         group = _group(request=request, **parts)
         before = sum(each.missing_planes * each.bytes_per_plane for each in groups if each.streamed is None)
         groups.append(replace(group, streamed=why_streamed(group, request, cache, before), fit_seconds=costs.of_group(group, scoring)))

@@ -80,7 +80,7 @@ def make(request: Request, progress: Progress, tolerant: bool = False) -> Plan:
     _check_cells(questions, request, faults)
     if not tolerant or any(isinstance(error, RequestError) for error in faults.found):
         faults.raise_if_any()
-    groups, done = grouped(questions, loaded, request, cache, faults)
+    groups, done = grouped(questions, loaded, request, cache, faults, progress)
     if not tolerant or any(isinstance(error, RequestError) for error in faults.found):
         faults.raise_if_any()
     return Plan(tuple(groups), tuple(done), tuple(faults.found), tuple(dict.fromkeys(notes)), cache)

@@ -34,17 +34,19 @@ CELL_FAILURES = (MedprobeError, OSError, MemoryError, RuntimeError, ArithmeticEr
 
 @dataclass
 class Outcome:
-    """What became of a run: finished and failed result files, by path without suffix; warnings with the results they are of."""
+    """What became of a run: finished and failed result files, by path without suffix; warnings with the results they are of; how long it took."""
 
     done: list[Path] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
     warnings: dict[str, list[Path]] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 def run(request: Request, plan: Plan, progress: Progress) -> Outcome:
     """Do what a plan says. The same request again does only what is not done."""
     outcome = Outcome([request.out / "results" / cell.stem for cell in plan.done])
     folders = {path.parent for path in outcome.done}
+    begin = time.perf_counter()
     try:
         for group in plan.groups:
             _run_group(group, request, plan.cache, progress, outcome)
@@ -54,6 +56,7 @@ def run(request: Request, plan: Plan, progress: Progress) -> Outcome:
     finally:
         for folder in sorted(folders):
             _summarise(folder)
+    outcome.seconds = time.perf_counter() - begin
     return outcome
 
 
@@ -305,7 +308,7 @@ def describe(plan: Plan) -> list[str]:
         size = "x".join(map(str, group["image_size"])) if group["image_size"] else "its own size"
         work = f"{group['planes_missing']} of {group['planes']} planes to encode, {group['bytes'] / 1e6:.1f} MB{', encoded again whenever they are asked for' if group['streamed'] else ''}, about {_duration(60 * group['minutes_encoding'])}" if group["planes_missing"] else f"all {group['planes']} planes encoded"
         if group["minutes"] > group["minutes_encoding"]:
-            work += f"; fits about {_duration(60 * (group['minutes'] - group['minutes_encoding']))}"
+            work += f"; fits and scores about {_duration(60 * (group['minutes'] - group['minutes_encoding']))}"
         seeds = f", seed {', '.join(map(str, group['seeds']))}," if any(each["model"] == group["model"] and each["seeds"] != group["seeds"] for each in facts["groups"]) else ""
         lines.append(f"  {group['model']}{seeds} on {group['dataset']} at {size}: {work}; {group['cells']} results ({', '.join(group['tasks'])})")
         if group["bytes_decoded"]:
@@ -335,4 +338,4 @@ def closing_lines(outcome: Outcome, out: Path) -> list[str]:
         first = paths[0].relative_to(out / "results")
         lines.append(f"warning: {first}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}: {warning}")
     lines += [f"failed: {path.relative_to(out / 'results')}: {said}" for path, said in outcome.failed.items()]
-    return [*lines, f"{len(outcome.done)} results done, {len(outcome.failed)} failed, in {out}"]
+    return [*lines, f"{len(outcome.done)} results done, {len(outcome.failed)} failed, in {out}, after {_duration(outcome.seconds)}"]
