@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,9 +23,9 @@ def medprobe(home: Path, *words: object) -> str:
 
 
 def manifest(samples: Path, home: Path) -> None:
-    data = samples / "endoscopy_polyp"
-    with open(data / "cases.csv", newline="") as file:
-        rows = [f"{name},{name},{row['split']},{data / row['image']},{data / row['mask']}" for row in csv.DictReader(file) for name in [Path(row["image"]).stem]]
+    shutil.copytree(samples / "endoscopy_polyp", home, dirs_exist_ok=True)
+    with open(home / "cases.csv", newline="") as file:
+        rows = [f"{name},{name},{row['split']},{row['image']},{row['mask']}" for row in csv.DictReader(file) for name in [Path(row["image"]).stem]]
     (home / "cases.csv").write_text("\n".join(["id,patient,split,image,target", *rows]) + "\n")
     (home / "polyps.toml").write_text('name = "polyps"\nkind = "segmentation"\nclasses = ["background", "polyp"]\nvalues = [0, 255]\n')
 
