@@ -43,11 +43,11 @@ def test_a_network_on_pixels_finds_polyps_better_than_every_control(samples: Pat
     found = {}
     for file in sorted((tmp_path / "out/results").rglob("summary.json")):
         head, model = file.parts[-3:-1]
-        found[head, model.partition("-")[0]] = scores = json.loads(file.read_text())["scores"]
+        found[head, model.partition("@")[0]] = scores = json.loads(file.read_text())["scores"]
         print(f"{model}/{head}: " + ", ".join(f"{key} {scores[key]['value']:.3f} [{scores[key]['low']:.3f}, {scores[key]['high']:.3f}]" for key in ("dice", "iou")))
     assert len(found) == 7
     assert {scores["dice"]["n_cases"] for scores in found.values()} == {30}
-    best = max((("pixels/constant", found["constant", "pixels"]), ("mean-rgb/linear2d", found["linear2d", "mean"])), key=lambda one: one[1]["dice"]["value"])[0]
+    best = max((("pixels/constant", found["constant", "pixels"]), ("mean-rgb/linear2d", found["linear2d", "mean-rgb"])), key=lambda one: one[1]["dice"]["value"])[0]
     for metric in ("dice", "iou"):
         for row in json.loads(medprobe(tmp_path, "compare", "out", "--baseline", best, "--metric", metric, "--json")):
             print(f"  {metric} of {row['model']} on {row['task']} over {best}: {row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]")
