@@ -10,6 +10,7 @@ import pytest
 
 from medprobe.errors import RequestError
 from medprobe.registry import DATASETS
+from medprobe.report import compare, figures
 from medprobe.report.compare import comparisons
 from medprobe.report.page import write_report
 from medprobe.report.published import TOLERANCE, beside, published, verdict
@@ -163,6 +164,46 @@ def test_a_model_has_one_label_on_all_tasks_and_is_compared_on_all(tmp_path: Pat
     rows = {(row["task"], row["model"]) for row in comparisons(tmp_path, "own")}
     assert rows == {("toy/knn", "own (precision=bf16)"), ("toy/knn", "pixels"), ("toy/logreg", "pixels")}
     assert write_report(tmp_path).missing == 1, "bf16 on logreg, and nothing that was run under another name"
+
+
+def test_a_baseline_is_known_by_its_name_where_it_has_one_result_and_asked_for_by_its_label_where_it_has_more(tmp_path: Path) -> None:
+    write_cell(tmp_path, "m", 2.0)
+    write_cell(tmp_path, "m", 2.0, head="knn")
+    for epochs in (5, 9):
+        write_cell(tmp_path, "pixels", 1.0, options={"head.epochs": epochs})
+    write_cell(tmp_path, "pixels", 1.0, head="knn", options={"head.epochs": 5})
+    for folder in (tmp_path / "results/toy").glob("*/*"):
+        results.write_summary(folder)
+    assert {row["task"] for row in comparisons(tmp_path, "pixels")} == {"toy/knn"}, "of the two others none is the baseline"
+    assert [(row["model"], row["task"]) for row in comparisons(tmp_path, "pixels (head.epochs=9)")] == [("m", "toy/logreg"), ("pixels (head.epochs=5)", "toy/logreg")]
+    with pytest.raises(RequestError, match=r"2 results are of pixels/logreg; name one of them: 'pixels \(head.epochs=5\)/logreg', 'pixels \(head.epochs=9\)/logreg'"):
+        comparisons(tmp_path, "pixels/logreg")
+    assert {row["task"] for row in comparisons(tmp_path, "pixels (head.epochs=9)/logreg")} == {"toy/logreg", "toy/knn"}
+
+
+@pytest.mark.parametrize(("p", "shown", "text"), [(2 / 1001, 2 / 1001, "≤ 0.002"), (2 / 1001, 6 / 1001, "≤ 0.006"), (8 / 1001, 8 / 1001, "0.008"), (8 / 1001, 24 / 1001, "0.024")])
+def test_a_p_is_a_bound_only_where_no_draw_lay_on_the_other_side(p: float, shown: float, text: str) -> None:
+    assert compare._p_text(shown, p) == text
+
+
+def test_sizes_are_joined_by_a_line_only_where_all_else_is_alike(tmp_path: Path) -> None:
+    def lines() -> list[tuple[str, list[int]]]:
+        for folder in (tmp_path / "results/toy").glob("*/*"):
+            results.write_summary(folder)
+        figure = figures._scaling(read_tree(tmp_path))
+        return [] if figure is None else [(line.get_label(), list(line.get_xdata())) for line in figure.axes[0].lines]
+
+    def at(size: int, **options: int) -> None:
+        asked = {"image-size": size, **options}
+        write_cell(tmp_path, "m", 2.0, options=asked)
+        file = tmp_path / "results" / f"{results.stem('toy', 'logreg', 'm', asked, 0, None)}.json"
+        file.write_text(file.read_text().replace('"image_size": 64', f'"image_size": {size}'))
+
+    at(64, epochs=3)
+    at(128, epochs=60)
+    assert lines() == []
+    at(128, epochs=3)
+    assert lines() == [("m (epochs=3), toy/logreg", [64, 128])]
 
 
 def test_odd_names_are_text_wherever_they_stand(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from medprobe.run import results
 def test_names_of_files_are_safe_and_tell_models_apart() -> None:
     assert results.stem("nih14", "linear", "dinov3-s", {}, 0, None) == "nih14/linear/dinov3-s/seed0"
     assert results.stem("d", "knn", "m", {"limit": 5, "image-size": 64}, 2, 1) == "d/knn/m@image-size=64,limit=5/seed2-fold1"
-    odd = [results.safe_name(text) for text in ("../../x", "a/b", "a:b", "é" * 400)]
-    assert len(set(odd)) == 4
+    odd = [results.safe_name(text) for text in ("../../x", "a/b", "a:b", "é" * 400, "a" * 201, "a" * 202)]
+    assert len(set(odd)) == 6
     assert all("/" not in name and len(name) < 200 for name in odd)
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -143,8 +144,36 @@ def test_planned_minutes_hold_scoring_every_case_and_drawing_three(home: Path, m
 
     assert planned((100.0, 10.0)) - planned((0.0, 0.0)) == pytest.approx(VOLUMES * 100.0 + 2 * 3 * 10.0), "two folds of four cases each"
     assert planned(None) > planned((0.0, 0.0)), "measured on the first mask"
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(home / "nowhere"))
+        assert planned(None) == planned((0.0, 0.0)), "where nothing temporary can be written a plan goes without"
     (home / "m0.nii.gz").write_bytes(b"cut off")
     assert planned(None) == planned((0.0, 0.0)), "what cannot be read is named where it is read"
+
+
+def test_scoring_is_measured_for_each_dataset_though_two_bear_one_name(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(costs, "of_scoring", lambda question: (float(len(question.cases)), 0.0))
+    (home / "few.csv").write_text("".join((home / "cases.csv").read_text().splitlines(keepends=True)[:5]))
+    (home / "few.toml").write_text((home / "balls.toml").read_text() + 'cases = "few.csv"\n')
+    request = Request("mean-rgb", "balls.toml/constant,few.toml/linear3d", home / "out", cache=home / "cache", image_size=32, settings={"head.epochs": 1})
+    fits = {task: seconds for group in plan.make(request, lambda done, total, what: None).groups for task, seconds in group.fits.items()}
+    assert fits["balls/constant"] == VOLUMES * VOLUMES
+    assert fits["balls/linear3d"] == pytest.approx(4 * 4, abs=2)
+
+
+def test_a_mask_of_more_planes_than_its_image_is_named_and_ends_no_other_task(home: Path, medprobe) -> None:
+    for number in range(VOLUMES):
+        for name in (f"{number}", f"m{number}"):
+            np.save(home / f"{name}.npy", np.asarray(nibabel.load(home / f"{name}.nii.gz").dataobj).T[:9, :20, :20])
+    (home / "m0.npy").unlink()
+    np.save(home / "m0.npy", np.ones((30, 20, 20), np.uint8))
+    rows = (home / "cases.csv").read_text().replace(".nii.gz", ".npy")
+    (home / "arrays.csv").write_text(rows)
+    (home / "arrays.toml").write_text((home / "balls.toml").read_text().replace("balls", "arrays") + 'cases = "arrays.csv"\n')
+    ended = medprobe(home, "run", "-m", "pixels", "-t", "arrays.toml/constant,balls.toml/constant", "-o", "out", "--cache", "cache", "--image-size", 32, status=1)
+    assert "c0: expected a mask of" in ended.stderr
+    assert "2 results done, 2 failed" in ended.stderr
 
 
 def _write(path: Path, array: np.ndarray, affine: np.ndarray) -> None:

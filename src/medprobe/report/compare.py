@@ -64,11 +64,9 @@ def comparisons(results: Path, baseline: str, metric: str | None = None) -> list
     """
     tree = read_tree(results)
     rows = []
-    for base in _baselines(tree, baseline):
-        across = base.label != baseline
-        for row in tree.rows:
-            same = row.task["dataset"] == base.task["dataset"] if across else row.task_name == base.task_name
-            if same and row is not base and row.summary and base.summary and (metric is None or (row.score(metric) and base.score(metric))):
+    for base, others in _baselines(tree, baseline):
+        for row in others:
+            if row is not base and row.summary and base.summary and (metric is None or (row.score(metric) and base.score(metric))):
                 rows.append({**difference(row, base, metric), "heading": heading([row], metric or row.main)})
     if metric is not None and not rows:
         known = sorted({key for row in tree.rows if row.summary for key in row.summary["scores"]})
@@ -77,13 +75,24 @@ def comparisons(results: Path, baseline: str, metric: str | None = None) -> list
     return [{**row, "p_holm": p} for row, p in zip(rows, corrected, strict=True)]
 
 
-def _baselines(tree: Tree, baseline: str) -> list[Row]:
-    if baseline in tree.models:
-        return [base for task in tree.tasks if (base := tree.get(task, baseline)) is not None]
-    found = [row for row in tree.rows if f"{row.label}/{row.task['head']}" == baseline]
-    if not found:
-        raise RequestError(f"no results of a model named {baseline!r}; {did_you_mean(baseline, tree.models)}")
-    return found
+def _baselines(tree: Tree, baseline: str) -> list[tuple[Row, list[Row]]]:
+    """Results of the baseline, each with those that it is compared with: of its task, or of its dataset where a head is named. A model is
+    known by its label, and by its name on tasks where it has one result."""
+    found = []
+    for task in tree.tasks:
+        of_task = [row for row in tree.rows if row.task_name == task]
+        named = [row for row in of_task if row.label == baseline] or [row for row in of_task if row.model["name"] == baseline]
+        if len(named) == 1:
+            found.append((named[0], of_task))
+    if found:
+        return found
+    across = [row for row in tree.rows if f"{row.label}/{row.task['head']}" == baseline]
+    alike = [row for row in tree.rows if f"{row.model['name']}/{row.task['head']}" == baseline] or [row for row in tree.rows if row.model["name"] == baseline]
+    by_dataset = {row.task["dataset"]: row for row in across or alike}
+    if not by_dataset or (not across and len(by_dataset) < len(alike)):
+        labels = sorted({f"{row.label}/{row.task['head']}" for row in alike})
+        raise RequestError(f"{len(alike)} results are of {baseline}; name one of them: {', '.join(map(repr, labels))}" if labels else f"no results of a model named {baseline!r}; {did_you_mean(baseline, tree.models)}")
+    return [(base, [row for row in tree.rows if row.task["dataset"] == dataset]) for dataset, base in by_dataset.items()]
 
 
 def comparison_table(rows: Sequence[dict[str, Any]], baseline: str) -> Any:
@@ -101,14 +110,13 @@ def comparison_table(rows: Sequence[dict[str, Any]], baseline: str) -> Any:
         if "error" in row:
             table.add_row(row["task"], row["model"], row["heading"], "—", row["error"], "", "", "")
         else:
-            table.add_row(row["task"], row["model"], row["heading"], f"{row['difference']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}", _p_text(row["p"], len(rows)), _p_text(row["p_holm"], len(rows)), str(row["n_patients"]))
+            table.add_row(row["task"], row["model"], row["heading"], f"{row['difference']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}", _p_text(row["p"], row["p"]), _p_text(row["p_holm"], row["p"]), str(row["n_patients"]))
     return table
 
 
-def _p_text(p: float, comparisons: int) -> str:
-    """0.034; where no draw lay on the other side, what a thousand draws can tell at most."""
-    least = 2 / (1 + RESAMPLES)
-    return f"≤ {p:.3f}" if any(abs(p - least * factor) < 1e-9 for factor in range(1, comparisons + 1)) else f"{p:.3f}"
+def _p_text(shown: float, p: float) -> str:
+    """0.034; ≤ where no draw lay on the other side, so that p is what a thousand draws can tell at most."""
+    return f"≤ {shown:.3f}" if p <= 2 / (1 + RESAMPLES) + 1e-9 else f"{shown:.3f}"
 
 
 def flags(tree: Tree) -> list[dict[str, Any]]:

@@ -109,21 +109,23 @@ def _value(row: Row | None) -> float:
 
 
 def _scaling(tree: Tree) -> Any:
-    """Score against image size, when a model was run at several; None otherwise."""
+    """Score against image size, when a model was run at several with all else alike; None otherwise."""
     from matplotlib import pyplot
 
     series: dict[tuple[str, str], list[tuple[int, Any]]] = {}
     for row in tree.rows:
         score = row.score()
         if score and score["value"] is not None and row.model["image_size"]:
-            series.setdefault((row.task_name, str(row.model["name"])), []).append((row.model["image_size"], score))
+            others = ", ".join(f"{key}={value}" for key, value in sorted(row.options.items()) if key != "image-size")
+            name = f"{_short(str(row.model['name']))} ({others})" if others else _short(str(row.model["name"]))
+            series.setdefault((row.task_name, name), []).append((row.model["image_size"], score))
     series = {name: sorted(points, key=lambda point: point[0]) for name, points in series.items() if len({size for size, _ in points}) > 1}
     if not series:
         return None
     figure, axis = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
     for (task, name), points in series.items():
         sizes = [size for size, _ in points]
-        axis.plot(sizes, [score["value"] for _, score in points], "o-", label=f"{_short(name)}, {task}")
+        axis.plot(sizes, [score["value"] for _, score in points], "o-", label=f"{name}, {task}")
         axis.fill_between(sizes, [score["low"] or score["value"] for _, score in points], [score["high"] or score["value"] for _, score in points], alpha=0.15)
     axis.set_xlabel("image size (pixels)")
     axis.set_ylabel("main score")

@@ -159,7 +159,7 @@ def console_table(results: Path) -> Any:
     from rich.text import Text
 
     tree = read_tree(results)
-    table = Table(title="main score, with its 95 % interval over patients", title_justify="left")
+    table = Table(title=f"main score of everything in {results}, with its 95 % interval over patients", title_justify="left")
     for name in ("task", "model", "metric"):
         table.add_column(name, overflow="fold")
     for name in ("score", "cases", "patients"):

@@ -13,7 +13,7 @@ from medprobe.errors import CaseError
 from medprobe.features.encode import Preprocessing, decoded
 from medprobe.features.reduce import reduce_named
 from medprobe.imaging import recipes
-from medprobe.run import maps, pictures, reading
+from medprobe.run import maps, panels, pictures, reading
 from medprobe.run.references import in_millimetres
 from medprobe.types import Source
 
@@ -91,21 +91,22 @@ def _of_pairs(question: Any, group: Any, parts: Sequence[int]) -> float:
 
 
 def of_scoring(question: Any) -> tuple[float, float]:
-    """(seconds to write and measure the prediction of one case, seconds to draw one) of label maps, from the first mask taken for its own
-    prediction. What they need is loaded then, so that it does not delay the first case of a run."""
+    """(seconds to write and measure the prediction of one case, seconds to draw one) of label maps: the first mask is taken for its own
+    prediction, and the picture is empty. What both need is loaded then, so that it does not delay the first case of a run."""
     dataset = question.dataset
     labelled = [case for case in question.looked_at if case.target is not None]
     if dataset.kind != "segmentation" or not labelled:
         return 0.0, 0.0
     case = labelled[0]
-    with tempfile.TemporaryDirectory() as folder:
-        try:
+    panel = panels.Panel(np.zeros((pictures.SIDE[dataset.dims],) * 2 + (3,), np.uint8))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
             true = question.masks(case.target)
             labels, millimetres = np.maximum(true.labels, 0).astype(np.uint8), in_millimetres(dataset, labelled)
             scoring = _seconds(lambda: maps.of_case(dataset, case, labels, true, Path(folder), millimetres))
-            return scoring, _seconds(lambda: pictures.draw(dataset, case, Path(folder), Path(folder) / "picture.png", case.id))
-        except (CaseError, OSError, RuntimeError, ValueError, TypeError, MemoryError):  # an estimate only: what is wrong is met, by name, when it is done
-            return 0.0, 0.0
+        return scoring, _seconds(lambda: panels.sheet(case.id, [[panel]]))
+    except Exception:  # an estimate only: what is wrong is met, by name, when it is done
+        return 0.0, 0.0
 
 
 def _seconds(call: Callable[[], Any]) -> float:
@@ -118,9 +119,9 @@ def _seconds(call: Callable[[], Any]) -> float:
     return taken
 
 
-def of_group(group: Any, known_scoring: dict[str, tuple[float, float]]) -> float:
-    """Of all cells together; cells of one question differ by their fold only. `known_scoring`: what `of_scoring` found of datasets so far."""
-    total, known = 0.0, dict[int, float]()
+def of_group(group: Any, known_scoring: dict[int, tuple[float, float]]) -> dict[str, float]:
+    """Of all cells of a task together; cells of one question differ by their fold only. `known_scoring`: what `of_scoring` found so far, by dataset."""
+    total, known = dict[str, float](), dict[int, float]()
     for cell in group.cells:
         question = cell.question
         if id(question) not in known and question.dataset.kind == "registration":
@@ -136,9 +137,9 @@ def of_group(group: Any, known_scoring: dict[str, tuple[float, float]]) -> float
                 len(first), len(question.dataset.classes), first[0][1],
                 None if group.loaded.grids == question.grids else question.levels,
             )  # fmt: skip
-            if question.dataset.name not in known_scoring:
-                known_scoring[question.dataset.name] = of_scoring(question)
-            scoring, drawing = known_scoring[question.dataset.name]
+            if id(question.dataset) not in known_scoring:
+                known_scoring[id(question.dataset)] = of_scoring(question)
+            scoring, drawing = known_scoring[id(question.dataset)]
             known[id(question)] += len(parts.test) * scoring + min(len(parts.test), pictures.DRAWN) * drawing
-        total += known[id(question)]
+        total[question.task.name] = total.get(question.task.name, 0.0) + known[id(question)]
     return total

@@ -1,7 +1,7 @@
 """Which results share features: cells that look at the same planes with the same model are one group, encoded once."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +44,14 @@ class Group:
     """Bytes of decoded planes that the cache may hold."""
     bytes_decoded: int = 0
     """Of the planes that are kept when they are decoded; 0 where they exceed what may be kept."""
-    fit_seconds: float = 0.0
+    fits: Mapping[str, float] = field(default_factory=dict)
+    """Seconds to fit, predict, score and draw all cells of a task."""
     streamed: str | None = None
     """Why grids are not kept, if they are not."""
+
+    @property
+    def fit_seconds(self) -> float:
+        return sum(self.fits.values())
 
     @property
     def missing_planes(self) -> int:
@@ -115,13 +120,13 @@ def grouped(questions: Sequence[Question], loaded: Sequence[Loaded], request: Re
     if request.cache_budget is None:  # with one, a narrow encoding may be kept where a wide one is streamed
         _merge(collected)
     groups: list[Group] = []
-    scoring: dict[str, tuple[float, float]] = {}
+    scoring: dict[int, tuple[float, float]] = {}
     unfinished = [parts for parts in collected.values() if parts["cells"]]
     for number, parts in enumerate(unfinished):
         progress(number, len(unfinished), "measuring what the run will take")
         group = _group(request=request, **parts)
         before = sum(each.missing_planes * each.bytes_per_plane for each in groups if each.streamed is None)
-        groups.append(replace(group, streamed=why_streamed(group, request, cache, before), fit_seconds=costs.of_group(group, scoring)))
+        groups.append(replace(group, streamed=why_streamed(group, request, cache, before), fits=costs.of_group(group, scoring)))
     return _decoding(groups, _spare(groups, request, cache), cache), done
 
 

@@ -48,7 +48,8 @@ class Plan:
                     "bytes": group.missing_planes * group.bytes_per_plane,
                     "planes_to_decode": group.to_decode, "bytes_decoded": group.bytes_decoded,
                     "minutes": (group.missing_planes * group.seconds_per_plane + group.fit_seconds) / 60,
-                    "minutes_encoding": group.missing_planes * group.seconds_per_plane / 60, "streamed": group.streamed,
+                    "minutes_encoding": group.missing_planes * group.seconds_per_plane / 60, "minutes_fits": {task: seconds / 60 for task, seconds in group.fits.items()},
+                    "streamed": group.streamed,
                 }
                 for group in self.groups
             ],
@@ -78,6 +79,8 @@ def make(request: Request, progress: Progress, tolerant: bool = False) -> Plan:
             notes += _notes(question)
     loaded = load_models(request, faults, progress, sorted({question.grids for question in questions}, key=str) or [LAST])
     _check_cells(questions, request, faults)
+    if any(one.spec != PIXELS for one in loaded):
+        notes += [f"{question.task.name}: {question.task.head} looks at the planes themselves, and runs with {PIXELS} alone" for question in questions if question.on_pixels]
     if not tolerant or any(isinstance(error, RequestError) for error in faults.found):
         faults.raise_if_any()
     groups, done = grouped(questions, loaded, request, cache, faults, progress)

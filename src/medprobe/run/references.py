@@ -41,6 +41,11 @@ class Masks:
             like = replace(mask, labels=np.broadcast_to(np.zeros((), mask.labels.dtype), mask.labels.shape))
             self._kept[sources] = zlib.compress(mask.labels.tobytes(), 1), like
 
+    def planes(self, sources: Sequence[Source]) -> int:
+        """Of the mask of a volume. CaseError: it is not understood."""
+        self.read(sources)
+        return int(self._kept[sources][1].labels.shape[-3])
+
     def __call__(self, sources: Sequence[Source] | Mapping[str, Sequence[Source]]) -> Any:
         """A LabelMap; of a pair one by role, the moving labels on the fixed grid. CaseError: they cannot be laid on it."""
         if isinstance(sources, Mapping):

@@ -25,10 +25,15 @@ DENSE = ("segmentation", "instances", "registration")
 RESAMPLES = 1000
 
 
+LONGEST = 200
+"""Characters of a file name; file systems take 255, suffixes among them."""
+
+
 def safe_name(text: str) -> str:
-    """A file name for a model: other characters become `_`, then `~` and 6 hex digits of the full text's sha256."""
+    """A file name for a model or a case: other characters become `_`, then `~` and 6 hex digits of the full text's sha256; so
+    does what is too long."""
     plain = re.sub(r"[^A-Za-z0-9._+@=,-]", "_", text)
-    if plain == text and text not in (".", ".."):
+    if plain == text and text not in (".", "..") and len(text) <= LONGEST:
         return text
     return f"{plain[:150]}~{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 

@@ -15,6 +15,7 @@ import numpy as np
 from medprobe.errors import CaseError, MedprobeError
 from medprobe.features.bank import Bank
 from medprobe.features.samples import EncodedSamples
+from medprobe.imaging.formats import count_planes
 from medprobe.metrics import stats
 from medprobe.metrics.measure import Measure
 from medprobe.run import fields, reading, results
@@ -26,7 +27,7 @@ from medprobe.run.plan import Plan
 from medprobe.run.question import Cell, Question, config_of
 from medprobe.run.references import in_millimetres
 from medprobe.run.request import Request
-from medprobe.types import Context, State
+from medprobe.types import Case, Context, State
 
 Progress = Callable[[int, int, str], None]
 CELL_FAILURES = (MedprobeError, OSError, MemoryError, RuntimeError, ArithmeticError, ValueError)
@@ -80,11 +81,24 @@ def _read_masks(question: Question, progress: Progress) -> None:
     for number, case in enumerate(labelled):
         try:
             question.masks.read(case.target)
+            _check_planes(question, case)
         except CaseError as error:
             wrong.append(f"{case.id}: {error}")
         progress(number + 1, len(labelled), "reading masks")
     if wrong:
         raise CaseError(f"{len(wrong)} of {len(labelled)} masks of {question.dataset.name} cannot be used ({'; '.join(wrong[:3])}); mend them, or leave their cases out")
+
+
+def _check_planes(question: Question, case: Case) -> None:
+    """CaseError: the mask of a volume has not as many planes as its image."""
+    if question.masks is None or question.dataset.kind != "segmentation" or question.dataset.dims != 3:
+        return
+    try:
+        planes = count_planes(case.images["image"][0])
+    except CaseError:  # met, with its name, when it is encoded
+        return
+    if (found := question.masks.planes(case.target)) != planes:
+        raise CaseError(f"expected a mask of {planes} planes like its image, found {found}; write the mask on the image's grid")
 
 
 def _run_group(group: Group, request: Request, cache: Path, progress: Progress, outcome: Outcome) -> None:
@@ -308,7 +322,9 @@ def describe(plan: Plan) -> list[str]:
         size = "x".join(map(str, group["image_size"])) if group["image_size"] else "its own size"
         work = f"{group['planes_missing']} of {group['planes']} planes to encode, {group['bytes'] / 1e6:.1f} MB{', encoded again whenever they are asked for' if group['streamed'] else ''}, about {_duration(60 * group['minutes_encoding'])}" if group["planes_missing"] else f"all {group['planes']} planes encoded"
         if group["minutes"] > group["minutes_encoding"]:
-            work += f"; fits and scores about {_duration(60 * (group['minutes'] - group['minutes_encoding']))}"
+            each = {task: minutes for task, minutes in group["minutes_fits"].items() if minutes > 0}
+            parts = f" ({', '.join(f'{task} {_duration(60 * minutes)}' for task, minutes in each.items())})" if len(each) > 1 else ""
+            work += f"; fits and scores about {_duration(60 * sum(each.values()))}{parts}"
         seeds = f", seed {', '.join(map(str, group['seeds']))}," if any(each["model"] == group["model"] and each["seeds"] != group["seeds"] for each in facts["groups"]) else ""
         lines.append(f"  {group['model']}{seeds} on {group['dataset']} at {size}: {work}; {group['cells']} results ({', '.join(group['tasks'])})")
         if group["bytes_decoded"]:
@@ -338,4 +354,4 @@ def closing_lines(outcome: Outcome, out: Path) -> list[str]:
         first = paths[0].relative_to(out / "results")
         lines.append(f"warning: {first}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}: {warning}")
     lines += [f"failed: {path.relative_to(out / 'results')}: {said}" for path, said in outcome.failed.items()]
-    return [*lines, f"{len(outcome.done)} results done, {len(outcome.failed)} failed, in {out}, after {_duration(outcome.seconds)}"]
+    return [*lines, f"{len(outcome.done)} result{'s' if len(outcome.done) != 1 else ''} done, {len(outcome.failed)} failed, in {out}, after {_duration(outcome.seconds)}"]
