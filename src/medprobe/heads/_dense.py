@@ -156,8 +156,14 @@ class Segmenter(ABC):
             net = self.network([shape[0] for shape in shapes], (grid[0], grid[1]), outputs, side)
             inputs = [torch.rand(batch, shape[0], *depth, *shape[1:]) for shape in shapes]
 
+            optimiser, rng = torch.optim.AdamW(net.parameters(), lr=self.learning_rate), np.random.default_rng(0)
+            masks = torch.zeros(batch, *depth, side, side, dtype=torch.int64)
+
             def step() -> None:
-                to_pixels(net(inputs), (grid[0], grid[1]), np.tile([0.0, 0.0, *grid], (batch, 1)), (side, side)).mean().backward()
+                optimiser.zero_grad()
+                grids, turned, boxes = self._turned([one.clone() for one in inputs], masks.clone(), np.tile([0.0, 0.0, *grid], (batch, 1)), rng)
+                segmentation_loss(to_pixels(net(grids), (grid[0], grid[1]), boxes, (side, side)), turned, False).backward()
+                optimiser.step()
 
             def look() -> None:
                 with torch.inference_mode():
