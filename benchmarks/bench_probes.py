@@ -5,6 +5,7 @@ in-memory loop for each setting; the loops see the same batches, so the weights 
 values of k beside scikit-learn for each k, and beside the fp32 matrix product in the same tiles.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -107,8 +108,24 @@ def bench_linear(n: int, dim: int, outputs: int, rounds: int) -> None:
         return out
 
     pairs = in_turns(at_once, one_by_one, rounds)
+    wide = len(rates) * outputs
+    bare = products_alone(len(seeds) * -(-n // head.batch_size), head.batch_size, dim, wide, rounds)
+    least = f"the matrix products alone, {head.batch_size} x {dim} by {wide}, {bare:.3f} s at {4e-9 * len(seeds) * n * dim * wide / bare:.0f} GFLOP/s"
     job = f"linear, {len(seeds) * len(rates)} settings ({len(seeds)} seeds, {len(rates)} rates), {size}"
-    row(job, "an in-memory loop for each setting", pairs.ratio, goal=8, spread=pairs.range, equality=weights_apart(pairs.mine, pairs.other), limit=str(pairs))
+    row(job, "an in-memory loop for each setting", pairs.ratio, goal=8, spread=pairs.range, equality=weights_apart(pairs.mine, pairs.other), limit=f"{pairs}; {least}")
+
+
+def products_alone(steps: int, batch: int, dim: int, wide: int, rounds: int) -> float:
+    """Seconds of the two products of so many steps, logits and gradient, the least of `rounds`: what no way of training all settings at once can do without."""
+    rows, weight, residual = torch.rand(batch, dim), torch.rand(wide, dim), torch.rand(batch, wide)
+    found = []
+    for _ in range(rounds + 1):
+        begin = time.perf_counter()
+        for _ in range(steps):
+            rows @ weight.T
+            residual.T @ rows
+        found.append(time.perf_counter() - begin)
+    return min(found[1:])
 
 
 def weights_apart(mine: list[np.ndarray], theirs: list[np.ndarray]) -> str:
