@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
 from medprobe.errors import MedprobeError, RequestError
-from medprobe.heads import knn
+from medprobe.heads import _knn_loops, knn
 from medprobe.heads.knn import NearestNeighbours, nearest, normalised
 from medprobe.types import Context, State
 
@@ -131,6 +131,22 @@ def test_equal_vectors_are_equally_near_wherever_they_lie_and_whatever_is_asked_
     np.testing.assert_array_equal(index, first[which[index]])
     alone = [next(nearest(few[which], query[None], 1, "cpu"))[1][0, 0] for query in queries[:40]]
     np.testing.assert_array_equal(alone, index[:40])
+
+
+@pytest.mark.parametrize("k", [1, 7, 60, 200])
+@pytest.mark.parametrize("digest", [None, 7])
+def test_equal_vectors_come_in_the_order_of_their_index_with_all_that_are_as_near(rng, monkeypatch, k, digest):
+    """Whole numbers, whose products are exact: the reference is a stable sort. Also where all digests are one."""
+    if digest is not None:
+        monkeypatch.setattr(_knn_loops, "digests", lambda rows, weights: np.full(len(rows), digest, np.uint64))
+    few = rng.integers(-2, 3, (30, 5)).astype(np.float32)
+    x = few[rng.integers(0, 30, 200)]
+    x[rng.random(x.shape) < 0.1] = -0.0
+    queries = rng.integers(-2, 3, (40, 5)).astype(np.float32)
+    similarity, index = next(nearest(x, queries, k, "cpu"))
+    expected = np.argsort(-(queries @ x.T), axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(index, expected)
+    np.testing.assert_array_equal(similarity, np.take_along_axis(queries @ x.T, expected, axis=1))
 
 
 @settings(max_examples=20, deadline=None)

@@ -74,6 +74,44 @@ def merge(tile, left, width, k, keys, held, beyond):
 
 
 @njit(cache=True, nogil=True)
+def digests(values, weights):
+    """(n,) uint64 of rows (n, D) of float32: the same for rows that are equal, 0.0 and -0.0 among them."""
+    bits = values.view(np.uint32)
+    found = np.zeros(len(bits), np.uint64)
+    for row in range(len(bits)):
+        total = np.uint64(0)
+        for column in range(bits.shape[1]):
+            here = bits[row, column]
+            total += np.uint64(0 if here == np.uint32(0x80000000) else here) * weights[column]
+        found[row] = total
+    return found
+
+
+@njit(cache=True, nogil=True)
+def spread(keys, starts, members, k):
+    """Neighbours among vectors that differ, keys (rows, m) from the nearest on, as the k nearest of all: the vector i stands for those at
+    members[starts[i]:starts[i + 1]], in order."""
+    out = np.empty((len(keys), k), np.int64)
+    kept = np.empty(2 * k + 1, np.int64)
+    for row in range(len(keys)):
+        size, last = 0, np.int64(0)
+        for key in keys[row]:
+            here, of = key >> 32, key & 0xFFFFFFFF
+            if size >= k and here > last:
+                break
+            last = here
+            for place in range(starts[of], min(starts[of] + k, starts[of + 1])):
+                if size == len(kept):
+                    least_first(kept, size, k)
+                    size = k
+                kept[size] = (here << 32) | members[place]
+                size += 1
+        kept[:size].sort()
+        out[row] = kept[:k]
+    return out
+
+
+@njit(cache=True, nogil=True)
 def vote(index, weight, table, ks, prior):
     """(len(ks), rows, C) weighted means of the labels of the first k neighbours; `prior` where none is labelled.
     `table` (n, 2 C): labels, 0 where there is none, and whether there is one."""

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -107,23 +107,27 @@ def normalised(x: np.ndarray) -> np.ndarray:
 def nearest(train: np.ndarray, x: np.ndarray, k: int, device: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """For blocks of rows of x: similarity (rows, k) float32, descending, and index (rows, k) into train.
 
-    The scalar product is the similarity; equals come in the order of their index.
+    The scalar product is the similarity; equals come in the order of their index. Vectors that are equal are searched as one: a matrix
+    product may round the same numbers otherwise in another column.
     """
     import torch
     from threadpoolctl import threadpool_limits
 
     from medprobe.heads import _knn_loops as loops
 
-    bank = train if device == "cpu" else torch.as_tensor(train, device=device)
+    groups = _groups(train)
+    differing, asked = (train, k) if groups is None else (train[groups.firsts], min(k, len(groups.firsts)))
+    bank = differing if device == "cpu" else torch.as_tensor(differing, device=device)
 
     def searched(top: int) -> np.ndarray:
         block = x[top : top + ROWS]
-        keys = np.full((len(block), 2 * k + SPARE), np.iinfo(np.int64).max)
+        keys = np.full((len(block), 2 * asked + SPARE), np.iinfo(np.int64).max)
         held, beyond = np.zeros(len(block), np.int64), np.full(len(block), np.iinfo(np.int32).max, np.int32)
         for left, width, tile in _tiles(block, bank, device):
-            loops.merge(tile.view(np.int32), left, width, k, keys, held, beyond)
+            loops.merge(tile.view(np.int32), left, width, asked, keys, held, beyond)
         keys.sort(axis=1)
-        return keys[:, :k].copy()
+        found = keys[:, :asked].copy()
+        return found if groups is None else loops.spread(found, groups.starts, groups.members, k)
 
     # Each thread multiplies and searches rows of its own: threads of one product would wait for each other.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(torch.get_num_threads()) as pool:
@@ -132,11 +136,39 @@ def nearest(train: np.ndarray, x: np.ndarray, k: int, device: str) -> Iterator[t
         yield values_of(keys >> 32), keys & 0xFFFFFFFF
 
 
+class _Groups(NamedTuple):
+    """Rows that are equal: the first of each group, in order; group i is members[starts[i] : starts[i + 1]], in order."""
+
+    firsts: np.ndarray
+    starts: np.ndarray
+    members: np.ndarray
+
+
+def _groups(rows: np.ndarray) -> _Groups | None:
+    """None where all rows (n, D) differ."""
+    import torch
+
+    from medprobe.heads import _knn_loops as loops
+
+    weights = np.random.default_rng(0).integers(0, 1 << 63, rows.shape[1], dtype=np.uint64) | np.uint64(1)
+    with ThreadPoolExecutor(threads := torch.get_num_threads()) as pool:
+        digests = np.concatenate(list(pool.map(loops.digests, np.array_split(rows, threads), repeat(weights))))
+    _, first, group = np.unique(digests, return_index=True, return_inverse=True)
+    if len(first) == len(rows):
+        return None
+    if not (rows == rows[first[group]]).all():  # two vectors of one digest
+        _, first, group = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    number = np.empty(len(first), np.int64)
+    number[np.argsort(first)] = np.arange(len(first))
+    group = number[group.ravel()]
+    return _Groups(np.sort(first), np.searchsorted(np.sort(group), np.arange(len(first) + 1)), np.argsort(group, kind="stable"))
+
+
 def _tiles(block: np.ndarray, bank: Any, device: str) -> Iterator[tuple[int, int, np.ndarray]]:
     """The similarity of rows to COLUMNS of the bank at a time: the first column, how many there are, (rows, COLUMNS).
 
     All products have one size, with zeros at the edge of the last: in a narrower one a product of the same vectors can be
-    rounded otherwise, and equals would not be equal.
+    rounded otherwise.
     """
     import torch
 
