@@ -134,3 +134,12 @@ def test_simclr_sees_planes_without_mean_and_std(tmp_path: Path) -> None:
     torch.save(load("random:timm:resnet50").net.state_dict(), tmp_path / "w.pth")
     encoder = load(resolve("simclr", tmp_path / "w.pth").spec, weights=tmp_path / "w.pth")
     assert encoder.transform["mean"] is None
+
+
+def test_official_files_are_known_by_what_their_names_state_of_their_digest() -> None:
+    stated = [digest for model in NAMED.values() for digest in model.digests]
+    assert len(stated) == len(set(stated)) == 10
+    assert all(len(digest) == 8 and int(digest, 16) for digest in stated)
+    assert NAMED["dinov3-s"].digests == ("08c60483",)
+    satellite = {"eadcf0ff", "a6675841"}
+    assert not satellite & set(stated)

@@ -17,7 +17,8 @@ class NamedModel:
 
     `methods` are the names of this encoder in the published tables; `gated`: access must be asked for; `needs` says
     which file has to be given as weights, because none is published in a form that can be read as it is; a model
-    with `spec` "" cannot be loaded at all, and `needs` says what to do instead.
+    with `spec` "" cannot be loaded at all, and `needs` says what to do instead. `digests` are the first eight hex digits
+    of the sha256 of its official files, as far as their names state them.
     """
 
     name: str
@@ -28,9 +29,12 @@ class NamedModel:
     methods: tuple[str, ...] = ()
     note: str | None = None
     needs: str | None = None
+    digests: tuple[str, ...] = ()
 
 
-def _dinov3(name: str, timm_name: str, methods: tuple[str, ...] = ()) -> NamedModel:
+def _dinov3(
+    name: str, timm_name: str, digest: str, methods: tuple[str, ...] = ()
+) -> NamedModel:
     return NamedModel(
         name,
         f"timm:{timm_name}",
@@ -39,6 +43,7 @@ def _dinov3(name: str, timm_name: str, methods: tuple[str, ...] = ()) -> NamedMo
         "https://github.com/facebookresearch/dinov3",
         methods,
         "official .pth files fit as they are: --weights FILE",
+        digests=(digest,),
     )
 
 
@@ -76,16 +81,16 @@ SIMCLR, BYOL = (
 NAMED: dict[str, NamedModel] = {
     model.name: model
     for model in (
-        _dinov3("dinov3-s", "vit_small_patch16_dinov3.lvd1689m", ("DINOv3-S", "DINOv3-S/16")),
-        _dinov3("dinov3-splus", "vit_small_plus_patch16_dinov3.lvd1689m"),
-        _dinov3("dinov3-b", "vit_base_patch16_dinov3.lvd1689m", ("DINOv3-B", "DINOv3-B/16")),
-        _dinov3("dinov3-l", "vit_large_patch16_dinov3.lvd1689m", ("DINOv3-L", "DINOv3-L/16")),
-        _dinov3("dinov3-hplus", "vit_huge_plus_patch16_dinov3.lvd1689m"),
-        _dinov3("dinov3-7b", "vit_7b_patch16_dinov3.lvd1689m"),
-        _dinov3("dinov3-convnext-tiny", "convnext_tiny.dinov3_lvd1689m"),
-        _dinov3("dinov3-convnext-small", "convnext_small.dinov3_lvd1689m"),
-        _dinov3("dinov3-convnext-base", "convnext_base.dinov3_lvd1689m"),
-        _dinov3("dinov3-convnext-large", "convnext_large.dinov3_lvd1689m"),
+        _dinov3("dinov3-s", "vit_small_patch16_dinov3.lvd1689m", "08c60483", ("DINOv3-S", "DINOv3-S/16")),
+        _dinov3("dinov3-splus", "vit_small_plus_patch16_dinov3.lvd1689m", "4057cbaa"),
+        _dinov3("dinov3-b", "vit_base_patch16_dinov3.lvd1689m", "73cec8be", ("DINOv3-B", "DINOv3-B/16")),
+        _dinov3("dinov3-l", "vit_large_patch16_dinov3.lvd1689m", "8aa4cbdd", ("DINOv3-L", "DINOv3-L/16")),
+        _dinov3("dinov3-hplus", "vit_huge_plus_patch16_dinov3.lvd1689m", "7c1da9a5"),
+        _dinov3("dinov3-7b", "vit_7b_patch16_dinov3.lvd1689m", "a955f4ea"),
+        _dinov3("dinov3-convnext-tiny", "convnext_tiny.dinov3_lvd1689m", "21b726bb"),
+        _dinov3("dinov3-convnext-small", "convnext_small.dinov3_lvd1689m", "296db49d"),
+        _dinov3("dinov3-convnext-base", "convnext_base.dinov3_lvd1689m", "801f2ba9"),
+        _dinov3("dinov3-convnext-large", "convnext_large.dinov3_lvd1689m", "61fa432d"),
         _dinov2("dinov2-s", "small"),
         _dinov2("dinov2-b", "base"),
         _dinov2("dinov2-l", "large"),
