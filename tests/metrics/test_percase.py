@@ -8,8 +8,9 @@ from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_sco
 
 from medprobe.errors import MedprobeError, RequestError
 from medprobe.metrics.measure import Value
+from medprobe.metrics.paired import paired_difference
 from medprobe.metrics.percase import aggregated, measure_cases, ratio_of_sums
-from medprobe.metrics.stats import combine_folds, paired_difference
+from medprobe.metrics.stats import combine_folds
 
 NAN = float("nan")
 DICE = np.array([[0.8, NAN, 0.2], [0.6, NAN, NAN], [1.0, NAN, 0.6]])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from medprobe.errors import MedprobeError, RequestError
-from medprobe.metrics import stats
+from medprobe.metrics import paired, stats
 from medprobe.metrics.measure import mean_defined
 from medprobe.registry import did_you_mean
 from medprobe.report.read import Row, Tree, measures, read_tree
@@ -33,7 +33,7 @@ def difference(row: Row, other: Row, key: str | None = None) -> dict[str, Any]:
         return {**result, "error": "other images, labels or parts: the dataset changed between the two; run both again on one state of it"}
     try:
         sides = [([ours[a][fold] for fold in folds], [theirs[b][fold] for fold in folds]) for a, b, folds in pairs]
-        each = [stats.paired_difference(one, two, keys=[key], resamples=RESAMPLES)[key] for one, two in sides]
+        each = [paired.paired_difference(one, two, keys=[key], resamples=RESAMPLES)[key] for one, two in sides]
         draws = [stats.replicates([one, two], [key], RESAMPLES, 0)[key] for one, two in sides] if len(sides) > 1 else []
     except MedprobeError as error:
         return {**result, "error": str(error)}
@@ -41,7 +41,7 @@ def difference(row: Row, other: Row, key: str | None = None) -> dict[str, Any]:
     if draws:
         changes = mean_defined(np.array([mean_defined((draw[0] - draw[1]).T) for draw in draws]).T)
         low, high = stats.interval(changes)
-        p = stats.two_sided_p(changes)
+        p = paired.two_sided_p(changes)
     value = float(np.mean([one.value for one in each]))
     return {**result, "difference": value, "low": low, "high": high, "p": p, "n_cases": each[0].n_cases, "n_patients": each[0].n_patients, "n_seeds": len(each)}
 
@@ -71,7 +71,7 @@ def comparisons(results: Path, baseline: str, metric: str | None = None) -> list
     if metric is not None and not rows:
         known = sorted({key for row in tree.rows if row.summary for key in row.summary["scores"]})
         raise RequestError(f"no score named {metric!r} in two results of one task; {did_you_mean(metric, known)}")
-    corrected = stats.holm([row.get("p", float("nan")) for row in rows])
+    corrected = paired.holm([row.get("p", float("nan")) for row in rows])
     return [{**row, "p_holm": p} for row, p in zip(rows, corrected, strict=True)]
 
 
