@@ -119,8 +119,9 @@ def _reader(path: Path, changed: int, index: _Index) -> Iterator["_Reader"]:
         reader.close()
         raise
     _open[process, path, changed] = reader
-    for old in [key for key in _open if key[0] == process][:-KEPT_OPEN]:
-        _open.pop(old).close()
+    for old in [key for key in list(_open) if key[0] == process][:-KEPT_OPEN]:
+        if (idle := _open.pop(old, None)) is not None:  # another thread may have taken it
+            idle.close()
 
 
 class _Reader:
