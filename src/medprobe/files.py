@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, and JSON with NaN as null."""
+"""Files that are whole or absent: atomic writes, JSON with NaN as null, and what a file is by its first bytes."""
 
 import hashlib
 import json
@@ -7,6 +7,46 @@ import os
 import tempfile
 from pathlib import Path
 from typing import Any
+
+FIRST_BYTES: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"version https://git-lfs", "a pointer of Git LFS (run git lfs pull where it was cloned)"),
+    (0, b"<!doctype html", "a web page, as a login or an error sends one"),
+    (0, b"<html", "a web page, as a login or an error sends one"),
+    (0, b"<?xml", "XML"),
+    (0, b"\x89hdf\r\n\x1a\n", "HDF5"),
+    (0, b"\x89png\r\n\x1a\n", "PNG"),
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"ii*\0", "TIFF"),
+    (0, b"mm\0*", "TIFF"),
+    (0, b"gif8", "GIF"),
+    (0, b"bm", "BMP"),
+    (0, b"%pdf", "PDF"),
+    (0, b"\x93numpy", "an array of NumPy (.npy)"),
+    (0, b"nrrd", "NRRD"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+    (0, b"rar!", "a RAR archive"),
+    (0, b"bzh", "a file packed by bzip2"),
+    (0, b"\xfd7zxz", "a file packed by xz"),
+    (0, b"\x28\xb5\x2f\xfd", "a file packed by zstd"),
+    (0, b"\x1f\x8b", "a file packed by gzip"),
+    (0, b"pk\x03\x04", "a ZIP archive"),
+    (128, b"dicm", "DICOM"),
+    (257, b"ustar", "a TAR archive"),
+    (344, b"n+1\0", "NIfTI"),
+    (344, b"ni1\0", "NIfTI"),
+)
+"""Where, which bytes (letters in lower case), and what begins so."""
+
+
+def kind_of(path: Path) -> str | None:
+    """What a file is by its first bytes; None where they do not tell."""
+    with path.open("rb") as file:
+        head = file.read(512).lower()
+    stripped = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    for place, begins, kind in FIRST_BYTES:
+        if head.startswith(begins, place) or (begins[:1] == b"<" and stripped.startswith(begins)):
+            return kind
+    return None
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:

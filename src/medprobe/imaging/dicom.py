@@ -66,7 +66,7 @@ def read(source: Source, start: int, stop: int | None) -> Raw:
         warnings.simplefilter("ignore")
         dataset = pydicom.dcmread(path)
         if "PixelData" not in dataset:
-            raise CaseError(f"{path}: expected a DICOM image, found no pixel data; fetch the file again")
+            raise CaseError(f"{path}: expected a DICOM image, found no pixel data; give the image it describes, or compare its size with the source's")
         check_size(path, int(dataset.Rows), int(dataset.Columns))
         frames = int(dataset.get("NumberOfFrames") or 1)
         stored = _stored(dataset, path, chosen(source, frames, start, stop), frames)

@@ -1,5 +1,9 @@
 """Decoded planes as they come from a file, and what every format's reader needs to make them."""
 
+import re
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,10 +12,19 @@ from pathlib import Path
 import numpy as np
 
 from medprobe.errors import CaseError, MedprobeError
+from medprobe.files import kind_of
 from medprobe.types import Source
 
 MAX_PLANE = 178_956_970
 """Pixels of the largest plane that is decoded, Pillow's own limit: a header that claims more is a bomb or a slide."""
+DAMAGE = (EOFError, zlib.error, struct.error)
+SIGNS_OF_DAMAGE = re.compile(
+    r"truncat|ends? early|ended before|less than expected|got \d+ bytes|failed to read|greater than file size"
+    r"|\bcrc|checksum|corrupt|broken|premature|not enough|filter returned failure|unexpected end|end of file",
+    re.IGNORECASE,
+)
+"""What decoders raise and say of files that end early or hold other bytes than were written. All else is a file of a kind
+that is not read, or without what a reader needs: fetching it again would bring the same bytes."""
 
 
 @dataclass(frozen=True)
@@ -80,17 +93,31 @@ def check_finite(pixels: np.ndarray, path: Path) -> None:
 
 @contextmanager
 def said_plainly(path: Path) -> Iterator[None]:
-    """Whatever a decoder raises on a damaged file, as one sentence that names the file."""
+    """Whatever a decoder raises, as one sentence that names the file; only what shows damage is called so."""
     try:
         yield
     except MedprobeError:
         raise
     except Exception as error:
-        if not path.exists():
-            raise CaseError(f"{path}: expected an image, found nothing there; check the path") from error
-        if isinstance(error, PermissionError):
-            raise CaseError(f"{path}: expected a readable file, found that this user may not read it; change its permissions") from error
-        if path.is_file() and not path.stat().st_size:
-            raise CaseError(f"{path}: expected an image, found an empty file; fetch it again") from error
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise CaseError(f"{path}: expected a whole image, found a damaged one ({said[:200]}); fetch it again") from error
+        raise CaseError(f"{path}: {_said(path, error)}") from error
+
+
+def _said(path: Path, error: Exception) -> str:
+    if not path.exists():
+        return "expected an image, found nothing there; check the path"
+    if isinstance(error, PermissionError):
+        return "expected a readable file, found that this user may not read it; change its permissions"
+    if path.is_file() and not path.stat().st_size:
+        return "expected an image, found an empty file; fetch it again"
+    said = " ".join(str(error).split()).replace(str(path), path.name) or type(error).__name__
+    if isinstance(error, OSError) and error.errno:
+        return f"expected a file that can be read now, found {said[:200]}; close what holds it or mend its disk, and run again"
+    kind = kind_of(path) if path.is_file() else None
+    cut = isinstance(error, zipfile.BadZipFile) and kind in (None, "a ZIP archive")
+    if cut or isinstance(error, DAMAGE) or SIGNS_OF_DAMAGE.search(said.replace(path.name, "")):
+        return f"expected a whole image, found a damaged one ({said[:200]}); fetch it again"
+    begins = f"; it begins as {kind}" if kind else ""
+    return (
+        f"expected an image that can be read, found one that its decoder does not take ({said[:200]}){begins}; "
+        "correct its name or its header, or write it in a plainer form"
+    )

@@ -18,7 +18,7 @@ import numpy as np
 
 from medprobe.errors import CaseError, ExtraError
 from medprobe.imaging.canonical import Grid, Volume, entries, entry, from_lps, grid_of, planes_of, raws_of, volume_of
-from medprobe.imaging.raw import Raw, stamp
+from medprobe.imaging.raw import Raw, said_plainly, stamp
 from medprobe.types import Source
 
 META, NRRD = (".mhd", ".mha"), (".nrrd", ".nhdr")
@@ -131,7 +131,8 @@ def _said_plainly(path: Path) -> Iterator[None]:
         yield
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise CaseError(f"{path}: expected a whole volume, found one that SimpleITK cannot read ({lines[-1][-200:]}); fetch it again") from error
+        with said_plainly(path):
+            raise ValueError(lines[-1][-200:]) from error
 
 
 def _text(path: Path) -> tuple[str, int]:
