@@ -76,6 +76,37 @@ def test_present_counts_the_cases_that_hold_the_class_as_monai_does(pairs: list[
     assert scores["dice.present"].value > scores["dice"].value, "false alarms where nothing is cost Dice only"
 
 
+def test_silence_costs_precision_where_something_is_there() -> None:
+    """Perfect on one study of ten, silent on nine: scikit-learn's zero_division=0; silence on an empty study costs nothing."""
+    true = np.zeros((4, 5, 6), int)
+    true[1:3, 1:3, 1:3], empty = 1, np.zeros_like(true)
+    pairs = [(true, true), *[(empty, true)] * 9, (empty, empty)]
+    each = [dense.segmentation_case(p, t, 3, SPACING, regions={"tumour": (1, 2), "organ": (1,)}) for p, t in pairs]
+    names = [f"c{number}" for number in range(len(pairs))]
+    scores = CaseValues.of(names, names, each).measure(("gtvp", "gtvn"), "mm").scores()
+    expected = np.mean([precision_score(t.ravel(), p.ravel(), zero_division=0) for p, t in pairs[:-1]])
+    for key in ("precision.zero", "precision.zero.present", "precision.zero.tumour", "precision.zero.organ"):
+        assert scores[key].value == pytest.approx(expected, rel=1e-12), key
+    assert scores["precision"].value == scores["precision.present"].value == scores["precision.tumour"].value == 1
+    assert np.isnan(scores["precision.zero"].per_class["gtvn"])
+
+
+def test_pairs_of_images_have_the_spread_of_their_scores_beside_them(rng: np.random.Generator) -> None:
+    pairs = [tuple(rng.integers(0, 3, (8, 9)) for _ in range(2)) for _ in range(6)]
+    pairs[0] = (np.where(pairs[0][0] == 2, 0, pairs[0][0]), pairs[0][1])
+    still = np.zeros((2, 8, 9), np.float32)
+    each = [dense.registration_case(still, moving, fixed, 3, (1, 1)) for moving, fixed in pairs]
+    names = [f"c{number}" for number in range(6)]
+    measure = CaseValues.of(names, names, each).measure(("a", "b"), "px")
+    for key in dense.SPREAD:
+        of_pairs = [np.nanmean(one[key]) for one in each]
+        score = measure.scores([f"{key}.sd"])[f"{key}.sd"]
+        assert score.value == pytest.approx(np.std(of_pairs), rel=1e-12)
+        twice = measure(np.array([[2.0, 1, 1, 0, 1, 1]]), [f"{key}.sd"])[f"{key}.sd"][0]
+        assert twice == pytest.approx(np.std([of_pairs[0], *of_pairs[:3], *of_pairs[4:]]), rel=1e-9)
+        assert score.unit == (None if key == "dice" else "px")
+
+
 def test_m_iou_of_all_images_is_that_of_pooled_pixels(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
     images = [(p[0], t[0]) for p, t in pairs] + [(np.zeros((7, 6), int), np.ones((7, 6), int))]
     scores = values_of(images).measure(CLASSES, "px").scores()

@@ -41,6 +41,8 @@ OVERLAP = (
     Entry("dice.present", "overlap", "dice of the cases whose truth holds the class: EDD2020, and lesions of AutoPET", "NaN where the class is not there", SKLEARN, "1e-12 relative"),
     Entry("iou.present", "overlap", "iou of the cases whose truth holds the class", "NaN where the class is not there", SKLEARN, "1e-12 relative"),
     Entry("precision.present", "overlap", "precision of the cases whose truth holds the class", "NaN where the class is not there, or not predicted", SKLEARN, "1e-12 relative"),
+    Entry("precision.zero", "overlap", "precision, 0 where the class is there and nothing is predicted", BOTH_EMPTY, SKLEARN + ", zero_division=0", "1e-12 relative"),
+    Entry("precision.zero.present", "overlap", "precision.zero of the cases whose truth holds the class (Table 14)", "NaN where the class is not there", SKLEARN + ", zero_division=0", "1e-12 relative"),
     Entry("challenge_iou", "overlap, 2D", "mean over images of the mean IoU over the classes in the truth (EndoVis challenge IoU)", "images without instruments are left out; nothing predicted counts 0", "worked image by image", "1e-12 relative"),
     Entry("isi_iou", "overlap, 2D", "mean over images of the mean IoU over the classes in truth or prediction (ISI IoU)", "images with neither are left out", "worked image by image", "1e-12 relative"),
     Entry("m_iou", "overlap, 2D", "sum of intersections / sum of unions over classes and images; images in which nothing is predicted are left out, as in the evaluation of SurgicalSAM", "NaN without any prediction", "worked image by image", "1e-12 relative"),
@@ -72,11 +74,16 @@ INSTANCES = (
     Entry("ap@0.75", "instances", "the same at IoU ≥ 0.75", "NaN without any instance", "brute force", "exact"),
     Entry("ap", "instances", "mean of the same over IoU 0.5, 0.55, … 0.95", "NaN without any instance", "brute force", "exact"),
 )  # fmt: skip
+SPREAD = "standard deviation over pairs (ddof 0) of {key}, the mean over the classes of a pair"
 REGISTRATION = (
     Entry("dice.unregistered", "registration", "dice of the moving labels as they lie on the fixed grid: no displacement at all", BOTH_EMPTY, SKLEARN, "1e-12 relative"),
     Entry("folding_fraction", "registration", "share of voxels with det(I + ∇u) ≤ 0; central differences, two voxels cropped at each side", "NaN with fewer than five voxels along an axis", "analytic fields", "1e-6", None, False),
     Entry("sdlogj", "registration", "standard deviation of log(clip(det(I + ∇u) + 3, 1e-9, 1e9)) (Learn2Reg)", "NaN with fewer than five voxels along an axis", "the formula", "1e-6", None, False),
     Entry("landmark_error", "registration", "distance of fixed landmark + u to the moving landmark, mean over landmarks (Python only)", "NaN outside the grid", "worked by hand", "1e-6", DISTANCE, False),
+    *(
+        Entry(f"{key}.sd", "registration", SPREAD.format(key=key), "NaN without a defined pair", "numpy.std", "1e-12 relative", unit, False)
+        for key, unit in (("dice", None), ("hd", DISTANCE), ("hd95", DISTANCE), ("asd", DISTANCE), ("assd", DISTANCE))
+    ),
 )  # fmt: skip
 CATALOGUE = (*OVERLAP, *SURFACE, *INSTANCES, *REGISTRATION)
 ENTRIES = {entry.key: entry for entry in CATALOGUE}
@@ -111,7 +118,7 @@ classification, folds, intervals and what is ignored stand in [protocols](protoc
   mask cut off by the edge has a border there. Percentiles are interpolated linearly.
 - Keys of EndoVis (`challenge_iou` to `binary_iou`) exist in 2D with two scored classes or more, volumes of lesions and
   `dice.aggregated_mm3` in 3D with a spacing in mm. Registration has the keys of overlap and surface too, of the warped labels against the fixed ones.
-- A dataset can name regions, unions of classes taken as one mask (`Dataset.regions`): `dice`, `precision`, `recall` and `hd95` then
+- A dataset can name regions, unions of classes taken as one mask (`Dataset.regions`): `dice`, `precision`, `precision.zero`, `recall` and `hd95` then
   exist as `<key>.<region>` too, each a mean over cases. `organ` (msd-liver, msd-pancreas, msd-hepaticvessel): the first class
   alone; `tumour` (HECKTOR): GTVp or GTVn.
 - Agreement is with the reference of the same row, and held by the tests; on real masks see `tests/metrics/test_real_data.py`.

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from medprobe.metrics import catalogue, percase
-from medprobe.metrics.measure import Measure
+from medprobe.metrics.measure import Measure, mean_defined
 from medprobe.metrics.overlap import Overlap, endovis, lesion_volumes, overlap, overlap_of_masks
 from medprobe.metrics.surface import measure_surface
 
@@ -21,6 +21,10 @@ PRESENT = ("dice", "iou", "precision")
 """What is also averaged over the cases that hold the class, as `.present`; recall and distances are undefined in the others anyway."""
 REGIONAL = ("dice", "precision", "recall", "hd95")
 """What is measured of a region, a union of classes taken as one mask, as `.<region>`."""
+OF_REGIONS = (*REGIONAL, "precision.zero")
+"""The scores of a region."""
+SPREAD = ("dice", *SURFACE)
+"""What has its standard deviation over pairs beside it, as `.sd`: Tables 15 and 16 print it."""
 IGNORED = -1
 """The label of ignored voxels in a truth that was read."""
 
@@ -115,11 +119,27 @@ def measure(values: Mapping[str, np.ndarray], groups: np.ndarray, classes: Seque
     metrics: dict = {name: value for name, value in values.items() if name not in COUNTS}
     if "tp" in values:
         metrics |= percase.aggregated(values["tp"], values["fp"], values["fn"])
-        metrics |= {f"{key}.present": np.where(values["tp"] + values["fn"] > 0, values[key], np.nan) for key in PRESENT}
+        metrics |= _with_zero(values)
+        there = values["tp"] + values["fn"] > 0
+        metrics |= {f"{key}.present": np.where(there, metrics[key], np.nan) for key in (*PRESENT, "precision.zero")}
     if "voxel" in values:
         metrics["dice.aggregated_mm3"] = percase.aggregated(*(values[name] * values["voxel"] for name in ("tp", "fp", "fn")))["dice.aggregated"]
     if "any_union" in values:
         metrics["m_iou"] = percase.ratio_of_sums(values["seen_intersection"], values["seen_union"])
         metrics["m_iou.all"] = percase.ratio_of_sums(values["tp"].sum(axis=1), (values["tp"] + values["fp"] + values["fn"]).sum(axis=1))
         metrics["binary_iou.aggregated"] = percase.ratio_of_sums(values["any_intersection"], values["any_union"])
+    if "dice.unregistered" in values:
+        metrics |= {f"{key}.sd": percase.spread(mean_defined(values[key])) for key in SPREAD}
     return percase.measure_cases(metrics, groups, classes, facts=catalogue.facts_of(list(metrics), unit_of_distance))
+
+
+def _with_zero(values: Mapping[str, np.ndarray]) -> Values:
+    """`precision.zero`, and of regions: 0 where a class is there (recall is defined) and nothing predicted, else precision."""
+    kinds = [key.removeprefix("precision") for key in values if key.partition(".")[0] == "precision"]
+    return {
+        f"precision.zero{kind}": np.where(
+            np.isnan(values[f"precision{kind}"]) & ~np.isnan(values[f"recall{kind}"]),
+            0.0, values[f"precision{kind}"],
+        )
+        for kind in kinds
+    }  # fmt: skip

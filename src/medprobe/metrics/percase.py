@@ -4,10 +4,11 @@
                        defined anywhere; NaN entries are skipped and counted in `n_undefined`
     ratio of sums      dice.aggregated, ...: per class the sum over cases above the sum over cases below, then the mean
                        over the classes whose lower sum is not 0; the others are counted in `n_undefined`
+    spread             dice.sd, ...: the standard deviation of the values of cases
 
 The first weighs every case alike and needs a rule for absent classes; in the second large cases count for more, and a
-class absent from a case is no problem (HECKTOR ranks by it: 3D datasets sheet 7). Both are functions of case weights,
-so patients are drawn for both. In a draw that loses all cases of a class, that class is left out of the mean.
+class absent from a case is no problem (HECKTOR ranks by it: 3D datasets sheet 7). All are functions of case weights,
+so patients are drawn for all. In a draw that loses all cases of a class, that class is left out of the mean.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -83,6 +84,21 @@ def ratio_of_sums(numerator: np.ndarray, denominator: np.ndarray) -> Metric:
             "expected counts from 0 on, found negative, NaN or infinite ones; leave out cases that were not scored"
         )
     return _ratio(numerator, denominator, lambda ratios: np.isnan(ratios).sum(axis=1))
+
+
+def spread(values: np.ndarray) -> Metric:
+    """The standard deviation over cases (ddof 0) of values (n,); those that are NaN are left out and counted."""
+    values = np.asarray(values, dtype=np.float64)
+    known = ~np.isnan(values)
+    apart = np.where(known, values - mean_defined(values), 0.0)  # from the mean of all, so that squares stay small
+    sums = Columns(np.stack([known, apart, apart**2], axis=1))
+
+    def metric(w: Weighted) -> Value:
+        count, total, squares = w.of(sums).T
+        variance = divide(squares, count) - divide(total, count) ** 2
+        return Value(np.sqrt(np.maximum(variance, 0.0)), int((~known).sum()))
+
+    return metric
 
 
 def _ratio(

@@ -183,7 +183,7 @@ def mask_facts(dataset: Dataset) -> dict[str, Any]:
 def score_keys(dataset: Dataset, unit: str) -> list[str]:
     """Every score that predictions for this dataset have, with a validation part."""
     if dataset.kind in DENSE:
-        return [*(entry.key for entry in catalogue.CATALOGUE), *(f"{key}.{region}" for region in dataset.regions for key in dense.REGIONAL)]
+        return [*(entry.key for entry in catalogue.CATALOGUE), *(f"{key}.{region}" for region in dataset.regions for key in dense.OF_REGIONS)]
     classes, multilabel = dataset.classes, dataset.multilabel
     target = np.arange(2 * len(classes)) % len(classes)
     rows = np.eye(len(classes))[target] if multilabel else target
