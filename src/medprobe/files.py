@@ -1,10 +1,12 @@
 """Files that are whole or absent: atomic writes, JSON with NaN as null, and what a file is by its first bytes."""
 
+import errno
 import hashlib
 import json
 import math
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +60,32 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(payload)
             file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+            tolerated(os.fsync, file.fileno())
+        tolerated(os.chmod, temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def tolerated(call: Callable[..., None], *given: Any) -> None:
+    """Call what some disks in a network do not offer, such as permissions, and whose lack loses no byte."""
+    try:
+        call(*given)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
+
+
+def advice_on(error: OSError) -> str:
+    """What a user can do about a disk that does not take a file."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "free space"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "change its permissions"
+    if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+        return "this disk offers no locks, so take one of this machine"
+    return "look at the disk"
 
 
 def jsonable(value: Any) -> Any:

@@ -1,5 +1,8 @@
 """npy, npz, HDF5 and NIfTI: which axis is what, names inside containers, ranges that do not depend on the part read."""
 
+import errno
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +11,9 @@ import nibabel
 import numpy as np
 import pytest
 
+from medprobe.encoders import features_dir
 from medprobe.errors import CaseError
-from medprobe.imaging import formats
+from medprobe.imaging import arrays, displacements, formats, labels
 from medprobe.types import Source
 
 WRITERS: dict[str, Callable[[Path, np.ndarray], Source]] = {}
@@ -214,3 +218,74 @@ def test_a_real_ct_keeps_its_hounsfield_units(samples: Path) -> None:
     assert raw.pixels.shape[1] == formats.count_planes(source) == 30
     assert raw.pixels.dtype == np.int16
     assert raw.pixels.min() < -900
+
+
+# ------------------------------------------------------------------------------------- locks
+
+
+@pytest.fixture
+def without_locks(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """HDF5 files lie on a disk that offers no locks; how each was opened."""
+    asked: list[object] = []
+
+    class File(h5py.File):
+        def __init__(self, name, mode="r", *given, **more) -> None:
+            asked.append(more.get("locking"))
+            if isinstance(name, Path) and more.get("locking") is not False:
+                raise OSError(errno.ENOLCK, "unable to lock file")
+            super().__init__(name, mode, *given, **more)
+
+    monkeypatch.setattr(h5py, "File", File)
+    return asked
+
+
+def test_hdf5_on_a_disk_without_locks_is_read(tmp_path: Path, without_locks: list[object]) -> None:
+    pixels = np.arange(30, dtype=np.uint8).reshape(5, 6)
+    arrays.save(tmp_path / "a.h5", "labels", pixels)
+    source = Source(tmp_path / "a.h5")
+    assert (formats.read(source).pixels == pixels).all()
+    assert formats.count_planes(source) == 1
+    assert arrays.named(source, "labels").member == "labels"
+    names = [f"class {number}" for number in range(30)]
+    assert (labels.read_labels((source,), dims=2, classes=names).labels == pixels).all()
+    assert False in without_locks
+
+
+def test_features_and_displacements_on_a_disk_without_locks_are_read(
+    tmp_path: Path, without_locks: list[object]
+) -> None:
+    arrays.save(tmp_path / "case.h5", "features", np.ones((2, 3), np.float32))
+    arrays.save(tmp_path / "pair.disp.h5", "displacement", np.ones((2, 4, 5), np.float32))
+    assert features_dir.read_case(tmp_path / "case.h5")["cls"].shape == (2, 3)
+    pair = Source(tmp_path / "pair.disp.h5")
+    assert displacements.read_displacement(pair, dims=2).shape == (2, 4, 5)
+
+
+def test_hdf5_that_is_open_in_the_same_process_is_read(tmp_path: Path) -> None:
+    arrays.save(tmp_path / "a.h5", "x", np.zeros((5, 6), np.uint8))
+    with h5py.File(tmp_path / "a.h5", "r"):
+        assert formats.count_planes(Source(tmp_path / "a.h5")) == 1
+
+
+def test_hdf5_that_another_process_writes_is_not_called_damaged(tmp_path: Path) -> None:
+    program = f"""
+import h5py, sys
+with h5py.File({str(tmp_path / "a.h5")!r}, "w") as file:
+    file["x"] = 1
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as writing:
+        assert writing.stdout is not None
+        writing.stdout.readline()
+        with pytest.raises(CaseError, match="another process is writing; wait"):
+            formats.read(Source(tmp_path / "a.h5"))
+        writing.communicate("")
+
+
+def test_hdf5_that_is_damaged_is_still_called_so(tmp_path: Path) -> None:
+    (tmp_path / "a.h5").write_bytes(b"no HDF5 at all" * 100)
+    with pytest.raises(CaseError, match=r"a\.h5"):
+        formats.read(Source(tmp_path / "a.h5"))

@@ -49,12 +49,26 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
+NO_LOCKS = """
+import errno
+import fcntl
+
+def flock(file, operation):
+    raise OSError(errno.ENOLCK, "No locks available")
+
+fcntl.flock = flock
+"""
+
+
 def start(home: Path, out: str, cache: str, before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
     words = [
         "run", "-m", f"{home}/enc.py:Corner", "-t", f"{home}/toy.toml/logreg,{home}/toy.toml/linear",
         "-o", home / out, "--cache", home / cache, "--json",
     ]  # fmt: skip
     environment = {**os.environ, "CALLS": str(home / f"calls-{out}"), "OMP_NUM_THREADS": "1"}
+    if (home / "sitecustomize.py").exists():
+        path = (str(home), os.environ.get("PYTHONPATH"))
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
     return subprocess.Popen([sys.executable, "-m", "medprobe", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=before)
 
 
@@ -127,6 +141,24 @@ def test_two_runs_on_one_cache_encode_every_picture_once_and_agree(home: Path) -
         finish(running)
     assert encoded(home, "one") + encoded(home, "two") == PICTURES
     assert results_of(home, "one") == results_of(home, "two")
+
+
+@pytest.mark.accept
+def test_two_runs_on_a_disk_without_locks_encode_every_picture_once_and_agree(home: Path) -> None:
+    (home / "sitecustomize.py").write_text(NO_LOCKS)
+    test_two_runs_on_one_cache_encode_every_picture_once_and_agree(home)
+    assert not list(home.rglob("*.held"))
+
+
+def test_a_run_killed_on_a_disk_without_locks_is_gone_on_with(home: Path) -> None:
+    (home / "sitecustomize.py").write_text(NO_LOCKS)
+    running = start(home, "killed", "cache")
+    wait_for_store(home, "cache", running)
+    running.send_signal(signal.SIGKILL)
+    running.communicate()
+    assert list(home.rglob("*.held"))
+    finish(start(home, "killed", "cache"))
+    assert not list(home.rglob("*.held"))
 
 
 def test_a_full_disk_is_a_sentence_and_keeps_what_was_encoded(home: Path) -> None:

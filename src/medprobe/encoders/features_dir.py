@@ -18,6 +18,7 @@ import numpy as np
 
 from medprobe.encoders.base import Request, only_last_layer, weightless
 from medprobe.errors import CaseError, MissingError, RequestError
+from medprobe.imaging.arrays import hdf5
 from medprobe.registry import ENCODERS
 from medprobe.types import Features
 
@@ -124,9 +125,7 @@ def read_encoded(folder: Path) -> tuple[dict[str, dict[str, np.ndarray]], Path]:
 
             matrix = pd.read_parquet(path).set_index("case").loc[ids].to_numpy(np.float32)
         else:
-            import h5py
-
-            with h5py.File(path, "r") as file:
+            with hdf5(path) as file:
                 matrix = np.asarray(file["features"])
         if matrix.shape != (len(ids), sum(columns.values())):
             raise ValueError(f"{matrix.shape} values for {len(ids)} ids of {sum(columns.values())} columns")
@@ -162,9 +161,7 @@ def read_case(path: Path) -> dict[str, np.ndarray]:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in ("cls", "patch_mean", "grid") if name in arrays}
-        import h5py
-
-        with h5py.File(path, "r") as file:
+        with hdf5(path) as file:
             array = np.asarray(file["features"])
             return {"cls": array[0] if array.ndim == 3 and array.shape[0] == 1 else array}
     except (OSError, ValueError, KeyError, EOFError) as error:

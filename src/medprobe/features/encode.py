@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from medprobe.errors import CaseError, MedprobeError
+from medprobe.features.locks import Busy, Lock
 from medprobe.features.planes import Found, Keep, PlaneStore
 from medprobe.features.store import CHUNK_PLANES, GRID_CHUNK_PLANES, Shard
 from medprobe.imaging import formats, recipes
@@ -349,30 +350,30 @@ def complete(
     pipeline: Pipeline, shards: Sequence[Shard], sources: Mapping[str, tuple[Source, ...]], progress: Progress
 ) -> None:
     """Compute what is missing of these shards. A shard another process is computing is waited for, never repeated."""
-    from filelock import FileLock, Timeout
-
     total = sum(shard.planes - shard.done for shard in shards)
     done = 0
 
     def encoded(planes: int) -> None:
         nonlocal done
         done += planes
+        lock.touch()
         progress(done, total, "encoding planes")
 
     waiting = list(shards)
     while waiting:
         locked = []
         for shard in waiting:
+            lock = Lock(shard.lock, timeout=2 if len(waiting) == 1 else 0)
             try:
-                with FileLock(shard.lock, timeout=2 if len(waiting) == 1 else 0):
+                with lock:
                     current = Shard.open(shard.folder) or shard
                     done += current.done - shard.done
                     with pipeline.keeping(current) as keep:
                         for chunk in pipeline.chunks(current, sources, current.done, current.planes, encoded, keep):
                             current.commit(chunk.start, chunk.rows, chunk.frames, chunk.unreadable)
-            except Timeout:
+            except Busy:
                 locked.append(shard)
-                progress(done, total, "waiting for another process that encodes the same planes")
+                progress(done, total, f"waiting for another process that encodes the same planes{lock.holder}")
         if len(locked) > 1 and len(locked) == len(waiting):
             time.sleep(0.5)
         waiting = locked

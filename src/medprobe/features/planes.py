@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from medprobe.features.locks import Busy, Lock
 from medprobe.features.store import Encoding, Entry, Shard
 
 KEPT = "planes"
@@ -87,8 +88,6 @@ class PlaneStore:
 
     def _make_room(self, wanted: int) -> bool:
         """Whether so much may be written, to half of the free disk at most; what was not used for the longest time is removed for it."""
-        from filelock import FileLock, Timeout
-
         sizes = {file: file.stat().st_size for file in (self._cache / KEPT).glob("*/*/planes.npy")}
         held = sum(sizes.values())
         spare = sorted((file for file in sizes if file.parent not in self._used), key=_last_used)
@@ -98,10 +97,10 @@ class PlaneStore:
             if held + wanted <= self._budget:
                 break
             try:
-                with FileLock(Shard(file.parent).lock, timeout=0):
+                with Lock(Shard(file.parent).lock, timeout=0):
                     shutil.rmtree(file.parent, ignore_errors=True)
                 held -= sizes[file]
-            except Timeout:
+            except Busy:
                 continue
         return held + wanted <= self._budget
 
@@ -110,14 +109,12 @@ class _Writing:
     """A shard that is being written, under its lock."""
 
     def __init__(self, shard: Shard) -> None:
-        from filelock import FileLock, Timeout
-
-        self.shard, self._lock = shard, FileLock(shard.lock)
+        self.shard, self._lock = shard, Lock(shard.lock, timeout=0)
         try:
-            self._lock.acquire(timeout=0)
+            self._lock.acquire()
             self.shard = Shard.open(shard.folder) or shard
             self.begun = not self.shard.complete
-        except (OSError, Timeout):
+        except (OSError, Busy):
             self.begun = False
 
     def append(self, planes: np.ndarray, frames: Mapping[str, list]) -> bool:
@@ -126,6 +123,7 @@ class _Writing:
             if self.shard.takes({KEPT: planes}):
                 self.shard.folder.mkdir(exist_ok=True)
                 self.shard.commit(self.shard.done, {KEPT: planes}, frames, {})
+                self._lock.touch()
                 return True
         except OSError:  # a full disk: features go first
             pass

@@ -22,7 +22,15 @@ from typing import Any
 import numpy as np
 
 from medprobe.errors import MedprobeError
-from medprobe.files import digest_of, dump_json, read_signed, signed, write_atomically
+from medprobe.features.locks import Busy, Lock
+from medprobe.files import (
+    digest_of,
+    dump_json,
+    read_signed,
+    signed,
+    tolerated,
+    write_atomically,
+)
 
 try:
     from isal.isal_zlib import crc32
@@ -191,7 +199,7 @@ class Shard:
             while len(view):
                 written = os.pwrite(descriptor, view[: 1 << 30], offset)
                 view, offset = view[written:], offset + written
-            os.fsync(descriptor)
+            tolerated(os.fsync, descriptor)
         finally:
             os.close(descriptor)
 
@@ -295,11 +303,9 @@ class Encoding:
 
         Every shard that holds one of the entries is checked first, and cut at the first damaged chunk.
         """
-        from filelock import FileLock
-
         self.folder.mkdir(parents=True, exist_ok=True)
         known = {entry.key for entry in entries}
-        with FileLock(self.folder / "plan.lock"):
+        with Lock(self.folder / "plan.lock"):
             self.describe()
             covered: set[str] = set()
             begun: list[Shard] = []
@@ -329,18 +335,16 @@ class Encoding:
 
     def _checked(self, shard: Shard) -> Shard:
         """The shard, cut at its first damaged chunk; a shard that another process is writing is left as it is."""
-        from filelock import FileLock, Timeout
-
         if shard.damaged_from() is None:
             return shard
         try:
-            with FileLock(shard.lock, timeout=0):
+            with Lock(shard.lock, timeout=0):
                 current = Shard.open(shard.folder) or shard
                 damaged = current.damaged_from()
                 if damaged is not None:
                     current.cut(damaged)
                 return current
-        except Timeout:
+        except Busy:
             return shard
 
 
@@ -382,8 +386,6 @@ def inspect(cache: Path, verify: bool) -> Iterator[Finding]:
 
 def collect_garbage(cache: Path) -> tuple[int, int]:
     """Remove unfinished and damaged shards, and leftovers; (shards removed, bytes freed). Shards in use are kept."""
-    from filelock import FileLock, Timeout
-
     removed = freed = 0
     for finding in list(inspect(cache, verify=True)):
         if finding.shard == "-" or (finding.fault is None and finding.done == finding.planes):
@@ -391,10 +393,10 @@ def collect_garbage(cache: Path) -> tuple[int, int]:
         folder = cache / finding.kind / finding.encoding / finding.shard
         lock = folder.with_name(folder.name + ".lock")
         try:
-            with FileLock(lock, timeout=0):
+            with Lock(lock, timeout=0):
                 shutil.rmtree(folder, ignore_errors=True)
                 removed, freed = removed + 1, freed + finding.bytes
-        except Timeout:
+        except Busy:
             continue
     for leftover in [file for kind in KINDS for file in (cache / kind).glob("*/*/.*.tmp")]:
         freed += leftover.stat().st_size

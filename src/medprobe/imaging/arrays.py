@@ -104,7 +104,7 @@ def opened(source: Source) -> Iterator[Any]:
     else:
         import h5py
 
-        with h5py.File(source.path) as file:
+        with hdf5(source.path) as file:
             found = file.get(source.member) if source.member else None
             if isinstance(found, h5py.Dataset):
                 yield found
@@ -112,6 +112,21 @@ def opened(source: Source) -> Iterator[Any]:
             names: list[str] = []
             file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
             yield file[_member(source, names)]
+
+
+def hdf5(path: Path) -> Any:
+    """An HDF5 file, opened to be read; without a lock where its disk has none."""
+    import h5py
+
+    try:
+        return h5py.File(path, "r")
+    except BlockingIOError:
+        raise CaseError(
+            f"{path}: expected a finished file, found one that another process is writing; "
+            "wait until it has ended, or close it there"
+        ) from None
+    except OSError:
+        return h5py.File(path, "r", locking=False)
 
 
 def named(source: Source, usual: str) -> Source:
@@ -123,7 +138,7 @@ def named(source: Source, usual: str) -> Source:
     elif not source.member and suffix in HDF5:
         import h5py
 
-        with h5py.File(source.path) as file:
+        with hdf5(source.path) as file:
             there = isinstance(file.get(usual), h5py.Dataset)
     return replace(source, member=usual) if there else source
 

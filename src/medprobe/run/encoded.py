@@ -1,5 +1,6 @@
 """The cases of a question as its head sees them: features from the store, streamed or given, and whole images."""
 
+import errno
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from medprobe.features.encode import Pipeline, decoders, plane_facts
 from medprobe.features.planes import PlaneStore
 from medprobe.features.reduce import reduce_named
 from medprobe.features.samples import EncodedSamples, Item
+from medprobe.files import advice_on
 from medprobe.imaging import recipes
 from medprobe.run import reading
 from medprobe.run.groups import Group, why_streamed
@@ -42,7 +44,11 @@ def open_bank(group: Group, request: Request, cache: Path, progress: Progress) -
     try:
         return StoredBank(group.encoding, pipeline, group.sources, entries, progress)
     except OSError as error:
-        raise MedprobeError(f"{cache}: features could not be written ({error.strerror or error}); what was written is kept: free space, choose another --cache, or lower --cache-budget, and run the same command again") from error
+        less = ", or keep less with --cache-budget" if error.errno == errno.ENOSPC else ""
+        raise MedprobeError(
+            f"{cache}: features could not be written ({error.strerror or error}); what was written is kept: "
+            f"{advice_on(error)}, or choose another --cache{less}, and run the same command again"
+        ) from error
 
 
 class GivenBank:

@@ -15,6 +15,7 @@ import numpy as np
 from medprobe.errors import CaseError, MedprobeError
 from medprobe.features.bank import Bank
 from medprobe.features.samples import EncodedSamples
+from medprobe.files import advice_on
 from medprobe.imaging.formats import count_planes
 from medprobe.metrics import stats
 from medprobe.metrics.measure import Measure
@@ -69,7 +70,10 @@ def _summarise(folder: Path) -> None:
         try:
             results.write_summary(folder)
         except OSError as error:
-            raise MedprobeError(f"{summary}: could not be written ({error.strerror or error}); free space, and run the same command again: it does only this") from error
+            raise MedprobeError(
+                f"{summary}: could not be written ({error.strerror or error}); {advice_on(error)}, "
+                "and run the same command again: it does only this"
+            ) from error
 
 
 def _read_masks(question: Question, progress: Progress) -> None:
