@@ -410,6 +410,8 @@ class Score:
     n_patients: int = 0
     n_undefined: int = 0
     per_class: Mapping[str, float] = field(default_factory=dict)
+    small: str | None = None
+    """What is too few for an interval as good as its name, or for any: "7 patients"."""
 
 
 # -------------------------------------------------------------------------------------------- tasks

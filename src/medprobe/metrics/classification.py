@@ -88,6 +88,12 @@ class Labels:
             truth, prob = truth[:, 1:], prob[:, 1:]
         return cls(truth, np.ones(truth.shape, dtype=bool), prob)
 
+    def parts(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """(n,) bool: the cases with each of the L labels, and those without."""
+        columns = list(zip(names, self.truth.T, self.known.T, strict=True))
+        having = {f"with {name}": truth & known for name, truth, known in columns}
+        return having | {f"without {name}": ~truth & known for name, truth, known in columns}
+
     def thresholds(self, rule: str) -> np.ndarray:
         """(L,) thresholds of the rule, chosen on these labels; NaN for a label with one outcome."""
         columns = zip(self.truth.T, self.known.T, self.score.T, strict=True)
@@ -121,7 +127,8 @@ def measure(
         metrics = {**_binary_ranking(labels), **_binary(labels, chosen)}
     else:
         metrics = {**_ranking(labels), **_multiclass(labels)}
-    return Measure(metrics, groups, tuple(classes), np.any(labels.known, axis=1))
+    parts = labels.parts(classes if multilabel or len(classes) > 2 else classes[1:])
+    return Measure(metrics, groups, tuple(classes), np.any(labels.known, axis=1), parts=parts)
 
 
 def evaluate(

@@ -5,6 +5,7 @@ every metric is written once, over a (B, n) matrix of B weightings of n cases, a
 """
 
 from collections.abc import Callable, Collection, Mapping
+from functools import cached_property
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -52,6 +53,8 @@ class Value(NamedTuple):
     """(B, C), for a mean over classes."""
     cases: np.ndarray | None = None
     """(n,) bool: the cases this metric can look at, where they are fewer than those of the measure."""
+    defined: np.ndarray | None = None
+    """(n,) or (n, C) bool: the cases with a value, for a mean or sum over cases."""
 
 
 Metric = Callable[[Weighted], Value]
@@ -62,7 +65,7 @@ class Measure:
 
     `groups` (n,) is the patient (or video) of each case: what the bootstrap draws. `cases` (n,) bool says which cases
     count at all (with at least one known label); None = all. `facts` holds unit and whether higher is better, for the
-    keys where these are not (None, True).
+    keys where these are not (None, True). `parts` (n,) bool are cases of which there should be enough: "with COVID".
     """
 
     def __init__(
@@ -72,11 +75,13 @@ class Measure:
         classes: tuple[str, ...] = (),
         cases: np.ndarray | None = None,
         facts: Mapping[str, tuple[str | None, bool]] | None = None,
+        parts: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         self.metrics, self.classes = dict(metrics), tuple(classes)
         self.groups = np.asarray(groups)
         self.cases = np.ones(len(self.groups), dtype=bool) if cases is None else cases
         self.facts = dict(facts or {})
+        self.parts = dict(parts or {})
 
     def __call__(self, weights: np.ndarray, keys: Collection[str] | None = None) -> dict[str, np.ndarray]:
         """(B, n) case weights to key -> (B,) values."""
@@ -92,6 +97,28 @@ class Measure:
         """The point estimates, without intervals."""
         w = Weighted(np.ones((1, len(self.groups))))
         return {key: self._score(key, self._metric(key)(w)) for key in (self.metrics if keys is None else keys)}
+
+    def patients(self, key: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The patients that a score looks at, and those of each part of it: "with COVID", or "for COVID" of a mean."""
+        value = self._metric(key)(Weighted(np.ones((1, len(self.groups)))))
+        if value.defined is None:
+            return self._named(self.cases if value.cases is None else value.cases), self._patients_of_parts
+        columns = value.defined.reshape(len(self.groups), -1)
+        classes = self.classes if columns.shape[1] == len(self.classes) else ()
+        parts = {f"for {name}": self._named(column) for name, column in zip(classes, columns.T, strict=False)}
+        return self._named(np.max(columns, axis=1)), {**self._patients_of_parts, **parts}
+
+    @cached_property
+    def _patients_of_parts(self) -> dict[str, np.ndarray]:
+        return {name: self._named(part) for name, part in self.parts.items()}
+
+    @cached_property
+    def _patient(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.unique(self.groups, return_inverse=True)
+
+    def _named(self, cases: np.ndarray) -> np.ndarray:
+        names, patient = self._patient
+        return names[np.bincount(patient[cases], minlength=len(names)) > 0]
 
     def _metric(self, key: str) -> Metric:
         if key not in self.metrics:

@@ -106,12 +106,13 @@ def _ratio(
 ) -> Metric:
     cases, split = len(numerator), numerator.ndim == 2
     sums = Columns(np.concatenate([part.reshape(cases, -1) for part in (numerator, denominator)], axis=1))
+    defined = denominator > 0
 
     def metric(w: Weighted) -> Value:
         if len(w.by_case) != cases:
             raise MedprobeError(f"expected counts of {len(w.by_case)} cases, found {cases}; give one row per case")
         ratios = divide(*np.split(w.of(sums), 2, axis=1))
-        return Value(mean_defined(ratios), undefined(ratios), ratios if split else None)
+        return Value(mean_defined(ratios), undefined(ratios), ratios if split else None, defined=defined)
 
     return metric
 

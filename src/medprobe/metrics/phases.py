@@ -130,7 +130,7 @@ def measure_phases(
         for name, values in relaxed.items():
             average = "video" if name == "accuracy" else "phase"
             metrics[f"{name}.{average}_{variant}"] = partial(each.mean, values=values)
-    return Measure({**metrics, **pooled.metrics}, pooled.groups, tuple(classes))
+    return Measure({**metrics, **pooled.metrics}, pooled.groups, tuple(classes), parts=pooled.parts)
 
 
 def evaluate_phases(

@@ -3,8 +3,7 @@
 Patients (videos), not cases, are drawn with replacement, since the cases of one patient are alike; a drawn patient
 brings all her cases, as case weights. Thresholds stay what they were for the point estimate: the interval is that of
 the decisions as made. Intervals are percentiles of the replicates in which the number is defined, or on request the
-percentiles that BCa corrects for bias and skewness; with fewer than two patients in a part there is nothing to draw
-from, and the interval is NaN.
+percentiles that BCa corrects for bias and skewness. With fewer than five patients there is none (`small`).
 
 Folds are combined as the mean over folds, with patients drawn inside each fold; seeds as mean and standard deviation.
 The two answer different questions (which patients? which luck?) and are never mixed.
@@ -18,6 +17,7 @@ import numpy as np
 
 from medprobe.errors import MedprobeError, RequestError
 from medprobe.metrics.measure import Measure, mean_defined
+from medprobe.metrics.small import Support
 from medprobe.types import Score
 
 Method = Literal["percentile", "bca"]
@@ -190,7 +190,10 @@ def combine_folds(
             ends = bca_interval(values, estimates, [without[0] for without in left_out[key]], confidence)
         else:
             ends = interval(values, confidence)
-        scores[key] = _combined(key, each, ends, patients)
+        support = Support.of(folds, key)
+        if support.none:
+            ends = float("nan"), float("nan")
+        scores[key] = replace(_combined(key, each, ends, patients), small=support.mark)
     return scores
 
 

@@ -11,7 +11,7 @@ from medprobe.metrics import paired, stats
 from medprobe.metrics.measure import mean_defined
 from medprobe.registry import did_you_mean
 from medprobe.report.read import Row, Tree, measures, read_tree
-from medprobe.report.tables import heading
+from medprobe.report.tables import few_text, heading
 
 RESAMPLES = 1000
 FEW = 10
@@ -144,7 +144,7 @@ def flags(tree: Tree) -> list[dict[str, Any]]:
             worse = (change["high"] if row.sign > 0 else -change["low"]) < 0
             verb = ("is below" if worse else "is not above") if row.sign > 0 else ("is above (worse than)" if worse else "is not below")
             sentence = f"{row.label} {verb} the control {name} on {row.task_name}: {row.main} difference {change['difference']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]"
-        found.append({**change, "control": name, "sentence": sentence})
+        found.append({**change, "control": name, "sentence": sentence + few_text(ours)})
     return found
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from medprobe.report.read import Row, Tree
-from medprobe.report.tables import heading
+from medprobe.report.tables import MARK, heading
 
 INK, SOFT, ACCENT = "#1f2933", "#8795a1", "#2b6cb0"
 
@@ -20,7 +20,7 @@ def figures(tree: Tree) -> Iterator[tuple[str, str, Any]]:
 
     style: Any = {"font.family": "sans-serif", "font.size": 9, "axes.edgecolor": SOFT, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "svg.hashsalt": "medprobe", "text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False}
     with matplotlib.rc_context(style):
-        yield "scores", "Main score of each model with its 95 % interval over patients; controls are hollow.", _intervals(tree)
+        yield "scores", "Main score of each model with its 95 % interval over patients; controls are hollow, † marks few patients.", _intervals(tree)
         yield "heatmap", "Main score of every model on every task, darker is better (fractions on one scale; tasks with a unit, or where lower is better, pale and each on its own); hatched cells were not run, crossed ones failed.", _heatmap(tree)
         scaling = _scaling(tree)
         if scaling is not None:
@@ -49,7 +49,9 @@ def _intervals(tree: Tree) -> Any:
             colour = SOFT if row.control else ACCENT
             axis.plot([low, high], [place, place], color=colour, lw=2, solid_capstyle="round")
             axis.plot(score["value"], place, "o", ms=6, color=colour, mfc="white" if row.control else colour)
-        axis.set_yticks(range(len(group)), [_short(row.label) for row in group])
+        marks = [f" {MARK}" if (row.score() or {}).get("small") else "" for row in group]
+        names = [_short(row.label) + mark for row, mark in zip(group, marks, strict=True)]
+        axis.set_yticks(range(len(group)), names)
         axis.set_ylim(len(group) - 0.5, -0.5)
         axis.set_title(group[0].task_name, loc="left", fontsize=9, fontweight="bold")
         axis.set_xlabel(heading(group, group[0].main))

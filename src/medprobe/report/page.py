@@ -54,6 +54,7 @@ def write_report(results: Path, out: Path | None = None) -> Summary:
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string((Path(__file__).parent / "template.html").read_text())
     page = template.render(
         counts=counts, models=tree.models, tasks=tree.tasks, flags=found, figures=drawn, sheets=sheets, published=_by_table(lines), missing=missing,
+        few=tables.SMALL if any(tables.MARK in cell for sheet in sheets for row in sheet.rows for cell in row) else None,
         compared=any(row.control for row in tree.rows) and any(not row.control for row in tree.rows),
         changed=sorted({row.task["dataset"] for row in tree.rows if len(set().union(*(other.fingerprints for other in tree.rows if other.task["dataset"] == row.task["dataset"] and ("limit" in other.options) == ("limit" in row.options)))) > 1}),
         dense=any(row.task["kind"] in DENSE for row in tree.rows), ranked=any(row.task["kind"] not in DENSE for row in tree.rows),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medprobe.files import write_atomically
+from medprobe.metrics.small import FEW, FEW_OF_CLASS, LEAST
 from medprobe.report.read import Row, Tree, read_tree
 
 SECONDARY = {
@@ -33,16 +34,29 @@ class Sheet:
     rows: tuple[tuple[str, ...], ...]
 
 
+MARK = "†"
+SMALL = (
+    f"{MARK} few patients: read the interval with care (fewer than {FEW}, or than {FEW_OF_CLASS} with "
+    f"or without a class; none below {LEAST})"
+)
+
+
 def interval_text(score: Any) -> str:
-    """0.912 [0.880, 0.941], with how many values were undefined and left out; undefined where the score is."""
+    """0.912 [0.880, 0.941] †, with how many values were undefined and left out; undefined where the score is."""
     if score is None:
         return "not run"
     if score["value"] is None:
         return f"undefined ({score['n_undefined']})"
+    mark = f" {MARK}" if score.get("small") else ""
     left_out = f" ({score['n_undefined']} undefined)" if score.get("n_undefined") else ""
     if score["low"] is None or score["high"] is None:
-        return f"{score['value']:.3f}{left_out}"
-    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]{left_out}"
+        return f"{score['value']:.3f}{mark}{left_out}"
+    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]{mark}{left_out}"
+
+
+def few_text(score: Any) -> str:
+    """What is too few for the interval of a score, after a sentence: " († 7 patients)"."""
+    return f" ({MARK} {score['small']})" if score and score.get("small") else ""
 
 
 def heading(rows: Sequence[Row], key: str) -> str:
@@ -76,11 +90,11 @@ def score_sheets(tree: Tree) -> list[Sheet]:
             sd = score.get("seed_sd")
             body.append((
                 row.label + (" (control)" if row.control else ""), row_text(row), *(row_text(row, key) for key in present),
-                str(score.get("n_cases", "")), str(score.get("n_patients", "")), _parts(row), "" if sd is None else f"{sd:.3f}",
+                str(score.get("n_cases", "")), str(score.get("n_patients", "")), score.get("small") or "", _parts(row), "" if sd is None else f"{sd:.3f}",
             ))  # fmt: skip
         heads = (heading(rows, key) for key in (main, *present))
         name = re.sub("[^a-z0-9-]+", "-", task)
-        sheets.append(Sheet(f"scores-{name}", task, ("model", *heads, "cases", "patients", "folds×seeds", "seed sd"), tuple(body)))
+        sheets.append(Sheet(f"scores-{name}", task, ("model", *heads, "cases", "patients", f"few {MARK}", "folds×seeds", "seed sd"), tuple(body)))
         sheets += _per_class(rows, name)
     return [*_methods(tree), *sheets]
 
@@ -122,8 +136,8 @@ def full_sheet(tree: Tree) -> Sheet:
     for row in tree.rows:
         for key, score in (row.summary or {"scores": {}})["scores"].items():
             numbers = ["" if score[name] is None else repr(score[name]) for name in ("value", "low", "high", "seed_sd")]
-            lines.append((row.task_name, row.label, "yes" if row.control else "no", key, score["unit"] or "", "higher" if score["higher_is_better"] else "lower", *numbers, *(str(score[name]) for name in ("n_cases", "n_patients", "n_undefined"))))
-    return Sheet("scores", "All scores", ("task", "model", "control", "score", "unit", "better", "value", "low", "high", "seed_sd", "n_cases", "n_patients", "n_undefined"), tuple(lines))
+            lines.append((row.task_name, row.label, "yes" if row.control else "no", key, score["unit"] or "", "higher" if score["higher_is_better"] else "lower", *numbers, *(str(score[name]) for name in ("n_cases", "n_patients", "n_undefined")), score.get("small") or ""))
+    return Sheet("scores", "All scores", ("task", "model", "control", "score", "unit", "better", "value", "low", "high", "seed_sd", "n_cases", "n_patients", "n_undefined", "small"), tuple(lines))
 
 
 def write_sheet(sheet: Sheet, folder: Path) -> None:
@@ -144,7 +158,7 @@ def markdown(sheet: Sheet) -> str:
 
 
 def latex(sheet: Sheet) -> str:
-    special = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", MARK: r"\textdagger{}"}
 
     def line(cells: Sequence[str]) -> str:
         return " & ".join("".join(special.get(letter, letter) for letter in cell).replace("\n", " ") for cell in cells) + r" \\"
@@ -159,7 +173,9 @@ def console_table(results: Path) -> Any:
     from rich.text import Text
 
     tree = read_tree(results)
-    table = Table(title=f"main score of everything in {results}, with its 95 % interval over patients", title_justify="left")
+    few = any((row.score() or {}).get("small") for row in tree.rows)
+    title = f"main score of everything in {results}, with its 95 % interval over patients"
+    table = Table(title=title, title_justify="left", caption=SMALL if few else None, caption_justify="left")
     for name in ("task", "model", "metric"):
         table.add_column(name, overflow="fold")
     for name in ("score", "cases", "patients"):

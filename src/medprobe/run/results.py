@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -317,7 +318,7 @@ def write_summary(folder: Path) -> dict[str, Any] | None:
         each = [combined[seed][key] for seed in sides]
         over = stats.combine_seeds([score.value for score in each])
         low, high = each[0].low, each[0].high
-        if len(sides) > 1:
+        if len(sides) > 1 and not math.isnan(low):
             low, high = stats.interval(mean_defined(draws[key].reshape(-1, draws[key].shape[-1]).T))
         scores[key] = {**asdict(each[0]), "value": over.mean, "low": low, "high": high, "seed_sd": over.sd, "per_seed": list(over.values)}
         if len(sides) > 1:
