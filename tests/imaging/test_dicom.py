@@ -48,16 +48,31 @@ def test_the_display_window_equals_the_reference_implementation(write_dicom, fun
     assert np.abs(recipes.image((Source(path),), "full-range").pixels[0, 0] - expected).max() < 1e-4
 
 
-def test_a_voi_table_is_applied(write_dicom) -> None:
+def voi_table() -> "pydicom.Dataset":
+    """Twelve bits turned round."""
     item = pydicom.Dataset()
     item.LUTDescriptor, item.LUTData = [4096, 0, 12], [4095 - value for value in range(4096)]
     item["LUTDescriptor"].VR = item["LUTData"].VR = "US"
-    raw = read(write_dicom(PIXELS, bits=12, VOILUTSequence=[item], WindowCenter="40", WindowWidth="400"))
-    assert np.array_equal(raw.pixels[0, 0], 4095 - PIXELS)
-    assert raw.full_range == (0, 4095)
+    return item
 
 
-@pytest.mark.parametrize("window", [w for w in recipes.WINDOWS if w not in ("lung", "mediastinum", "bone", "ct")])
+def test_a_voi_table_shows_the_values_and_leaves_them(write_dicom) -> None:
+    path = write_dicom(
+        PIXELS, bits=12, VOILUTSequence=[voi_table()], WindowCenter="40", WindowWidth="400"
+    )
+    assert np.array_equal(read(path).pixels[0, 0], PIXELS)
+    assert np.allclose(
+        recipes.image((Source(path),), "full-range").pixels[0, 0], (4095 - PIXELS) / 4095
+    )
+    turned = write_dicom(
+        PIXELS, "1.dcm", bits=12, VOILUTSequence=[voi_table()], photometric="MONOCHROME1"
+    )
+    assert np.allclose(
+        recipes.image((Source(turned),), "full-range").pixels[0, 0], PIXELS / 4095, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("window", [w for w in recipes.WINDOWS if w not in recipes.UNITS])
 @pytest.mark.parametrize("pixels", [EIGHT, PIXELS], ids=["8-bit", "16-bit"])
 def test_monochrome1_equals_inverted_monochrome2(write_dicom, pixels: np.ndarray, window: str) -> None:
     plain, inverted = (write_dicom(pixels, f"{name}.dcm", photometric=name) for name in ("MONOCHROME2", "MONOCHROME1"))

@@ -180,12 +180,108 @@ def test_one_plane_is_as_thick_as_its_file_says(write: Write, planes: np.ndarray
 
 
 def test_several_series_in_a_folder_are_refused(write: Write, planes: np.ndarray, refused: Callable[..., str]) -> None:
-    folder = write(planes, each=[{"SeriesInstanceUID": f"1.2.{number % 2}"} for number in range(5)])
-    assert "expected one DICOM series, found 2 in 5 files; put each into a folder of its own" in refused(folder)
+    each = [{"SeriesInstanceUID": f"1.2.{number % 2}"} for number in range(5)]
+    each[1] |= {"SeriesDescription": "Topogram", "ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}
+    each[3] |= each[1]
+    folder = write(planes, each=each, Modality="CT")
+    said = "expected one DICOM series, found 2 in 5 files (3 of CT, 2 of Topogram (localizer)); put each into a folder of its own"
+    assert said in refused(folder)
 
 
 def test_a_missing_plane_is_refused(write: Write, planes: np.ndarray, refused: Callable[..., str]) -> None:
     assert "a plane every 2 mm, found none for 4 mm between 1.dcm and 2.dcm" in refused(write(planes, [0, 2, 6, 8, 10]))
+
+
+def test_several_missing_planes_are_counted(
+    write: Write, rng: np.random.Generator, refused: Callable[..., str]
+) -> None:
+    planes = rng.integers(0, 9, (7, 4, 6)).astype(np.int16)
+    said = refused(write(planes, [0, 3, 6, 15, 18, 24, 27]))
+    assert (
+        "a plane every 3 mm, found none for 9 mm between 2.dcm and 3.dcm, 3 missing in all" in said
+    )
+
+
+@pytest.mark.parametrize(
+    ("heights", "said"),
+    [
+        ((0, 1, 2, 3, 8, 13, 18, 23, 28), "gaps of 1 mm from 5 to 8, 5 mm from 8 to 33"),
+        ((0, 2.5, 5, 7.5, 10, 15, 20, 25, 30), "gaps of 2.5 mm from 5 to 15, 5 mm from 15 to 35"),
+        ((0, 5, 10, 15, 20, 23, 26, 29, 32), "gaps of 5 mm from 5 to 25, 3 mm from 25 to 37"),
+        ((0, 1, 3, 6, 10, 15, 21, 28, 36), "and 4 changes more"),
+    ],
+)
+def test_stacks_far_from_even_are_refused_as_such(
+    write: Write,
+    rng: np.random.Generator,
+    heights: tuple[float, ...],
+    said: str,
+    refused: Callable[..., str],
+) -> None:
+    planes = rng.integers(0, 9, (9, 4, 6)).astype(np.int16)
+    sentence = refused(write(planes, heights))
+    assert "expected evenly spaced planes, found" in sentence
+    assert said in sentence
+    assert "phase" not in sentence
+
+
+@pytest.mark.parametrize("tag", ["EchoTime", "AcquisitionNumber", "TemporalPositionIdentifier"])
+def test_what_tells_two_planes_at_one_place_apart_is_said(
+    write: Write, planes: np.ndarray, tag: str, refused: Callable[..., str]
+) -> None:
+    folder = write(planes[:4], [0, 0, 2, 2], each=[{tag: 1}, {tag: 2}, {tag: 1}, {tag: 2}])
+    sentence = refused(folder)
+    assert f"0 mm apart, which differ in {tag} (1" in sentence
+    assert "put each volume (series, phase, echo or copy) into a folder of its own" in sentence
+
+
+def test_the_angle_between_planes_is_said_and_the_localizer_named(
+    write: Write, planes: np.ndarray, refused: Callable[..., str]
+) -> None:
+    leaning = (1.0, 0, 0, 0, np.cos(np.radians(12)), np.sin(np.radians(12)))
+    folder = write(planes)
+    write(planes[:1], [20], names=["z.dcm"], directions=leaning)
+    sentence = refused(folder)
+    assert "found others in z.dcm than in 0.dcm, 12.0 degrees apart" in sentence
+    write(
+        planes[:1],
+        [20],
+        names=["z.dcm"],
+        directions=(1, 0, 0, 0, 0, -1),
+        ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"],
+    )
+    series._series.cache_clear()
+    assert "4 x 6 MONOCHROME2 (localizer) in z.dcm" in refused(folder)
+
+
+def test_planes_of_several_units_are_refused(
+    write: Write, planes: np.ndarray, refused: Callable[..., str]
+) -> None:
+    folder = write(
+        planes,
+        each=[
+            {"Modality": "CT", "RescaleType": kind} for kind in ("HU", "HU", "Z_EFF", "HU", "HU")
+        ],
+    )
+    assert (
+        "expected one unit in all planes, found Hounsfield units and rescale type Z_EFF"
+        in refused(folder)
+    )
+
+
+def test_what_holds_no_pixels_in_a_series_is_named(
+    write: Write, planes: np.ndarray, refused: Callable[..., str]
+) -> None:
+    folder = write(planes)
+    report = pydicom.dcmread(folder / "0.dcm")
+    del report.PixelData, report.Rows
+    report.SOPClassUID = report.file_meta.MediaStorageSOPClassUID = (
+        pydicom.uid.RTStructureSetStorage
+    )
+    report.save_as(folder / "z.dcm")
+    assert "RT Structure Set Storage, which holds no pixel data; draw its contours" in refused(
+        folder, names=folder / "z.dcm"
+    )
 
 
 @pytest.mark.parametrize("heights", [(0, 2, 2, 4, 6), (0, 2, 2.1, 4, 6), (0, 0, 2, 2, 4)])

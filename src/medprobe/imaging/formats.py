@@ -2,7 +2,7 @@
 
     .png .jpg .jpeg .bmp .webp   one plane, grey or RGB                                              (pictures.py)
     .tif .tiff                   pages are planes                                                    (tiff.py)
-    .dcm .dicom, no suffix       after the modality transform; frames are planes                     (dicom.py, extra dicom)
+    .dcm .dicom, no suffix       after the modality transform; frames are planes, in order of place  (dicom.py, extra dicom)
     .mp4 .avi .mov .mkv .webm    RGB frames by decoded index                                         (video.py, extra video)
     .nii .nii.gz                 canonical axes, axial slices are planes                             (nifti.py)
     .mhd .mha .nrrd .nhdr        the same                                                            (simpleitk.py, extra volumes)
@@ -43,6 +43,8 @@ MANY = 256
 """Files from which on it pays to load compiled loops for them."""
 VOLUMES = ("nifti", "simpleitk", "series")
 """Formats that always say where their voxels lie."""
+NOTED = ("series", "dicom")
+"""Formats of which a user may have to hear something."""
 
 
 class Reader(Protocol):
@@ -64,8 +66,16 @@ class Reader(Protocol):
 class VolumeReader(Reader, Protocol):
     """What a module of a format of volumes offers besides."""
 
-    def grid(self, source: Source) -> Grid:
-        """Where the voxels lie on canonical axes, from the header."""
+    def grid(self, source: Source) -> Grid | None:
+        """Where the voxels lie on canonical axes, from the header; None where it does not say."""
+        ...
+
+
+class NotedReader(Reader, Protocol):
+    """What a module of a format offers whose files may be odd and yet be read."""
+
+    def notes(self, source: Source) -> tuple[str, ...]:
+        """A sentence for each oddity."""
         ...
 
 
@@ -152,7 +162,8 @@ def _on_lattice(raw: Raw, source: Source, lattice: Lattice) -> Raw:
     else:
         place = _lattice(source, lattice)
         laid = on_grid(raw, place.shape, place.affine, source.path, lattice.around or source.path)
-    return replace(laid, full_range=(float(raw.pixels.min()), float(raw.pixels.max())), spacing=lattice.spacing)
+    limits = float(raw.pixels.min()), float(raw.pixels.max())
+    return replace(laid, full_range=limits, spacing=lattice.spacing, curve=None)
 
 
 def _lattice(source: Source, lattice: Lattice) -> Grid:
@@ -184,8 +195,8 @@ def _geometry(source: Source, changed: int) -> tuple[tuple[int, int, int], np.nd
     """Shape (z, y, x) and affine of a file as its reader gives it; from the header, where the reader knows how."""
     with said_plainly(source.path):
         reader = _reader(source.path)
-        if hasattr(reader, "grid"):
-            found = reader.grid(source)
+        found = reader.grid(source) if hasattr(reader, "grid") else None
+        if found is not None:
             return found.shape, found.affine
         raw = reader.read(source, 0, None)
         depth, height, width = raw.pixels.shape[1:]
@@ -227,7 +238,7 @@ def grid(source: Source) -> Grid | None:
         return _lattice(source, source.grid)
     kind = identify(source.path)
     with said_plainly(source.path):
-        if kind in VOLUMES:
+        if kind in (*VOLUMES, "dicom"):
             return cast(VolumeReader, _reader(source.path)).grid(source)
         return arrays.grid_beside(source) if kind == "arrays" else None
 
@@ -235,10 +246,10 @@ def grid(source: Source) -> Grid | None:
 def notes(source: Source) -> tuple[str, ...]:
     """What a user should hear of a source that can be read, a sentence for each; of one that cannot, decoding says it."""
     try:
-        if identify(source.path) != "series":
+        if identify(source.path) not in NOTED:
             return ()
         with said_plainly(source.path):
-            return series.notes(source)
+            return cast(NotedReader, _reader(source.path)).notes(source)
     except MedprobeError:
         return ()
 

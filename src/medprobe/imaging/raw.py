@@ -4,10 +4,11 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,12 +29,30 @@ that is not read, or without what a reader needs: fetching it again would bring 
 
 
 @dataclass(frozen=True)
+class Units:
+    """`name` of the unit; of activities the `uptake` that 1 of it is, or why that is not known."""
+
+    name: str
+    uptake: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How a file shows its values where that is no straight line: `shown` gives 0 (black) to 1
+    (white), float32. `key` tells curves apart."""
+
+    key: tuple[Any, ...]
+    shown: Callable[[np.ndarray], np.ndarray] = field(compare=False)
+
+
+@dataclass(frozen=True)
 class Raw:
     """Decoded planes: `pixels` (C, D, H, W) in the file's number type; C is 1 (grey) or 3 (RGB), any number in arrays.
 
     `full_range` are the values that mean black and white, the same whichever planes were asked for. `inverted`: low
     values are bright (MONOCHROME1, MINISWHITE). `spacing` is (z, y, x) in mm, `affine` (4, 4) from (x, y, z) indices to
-    world; None where a file has none.
+    world; None where a file has none. `units` are those that the file states, `curve` is how it is shown.
     """
 
     pixels: np.ndarray
@@ -41,6 +60,8 @@ class Raw:
     inverted: bool = False
     spacing: tuple[float, float, float] | None = None
     affine: np.ndarray | None = None
+    units: Units | None = None
+    curve: Curve | None = None
 
 
 def range_of(array: np.ndarray) -> tuple[float, float]:

@@ -10,6 +10,7 @@ import numpy as np
 from medprobe.errors import CaseError, RequestError
 from medprobe.imaging.formats import changed, count_planes, identify, read
 from medprobe.imaging.raw import Raw
+from medprobe.imaging.units import HU, SUV, measured
 from medprobe.registry import did_you_mean
 from medprobe.types import Frame, Image, Source
 
@@ -64,6 +65,9 @@ lung, mediastinum, bone, ct: Hounsfield units. suv: standardised uptake values 0
 
 `ct+suv` gives each channel its own, in order; `lung|mediastinum|bone` makes three channels of one.
 """
+UNITS = {"lung": HU, "mediastinum": HU, "bone": HU, "ct": HU, "suv": SUV}
+"""Window → the unit that it is of. What says how to show values (MONOCHROME1, VOI tables) does not
+act under it."""
 RELATIVE = ("max", "minmax", "percentile", "percentile-foreground")
 PART = 64
 """Planes that are read at a time to find a relative window of a long source."""
@@ -82,13 +86,17 @@ def scale(pixels: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def windowed(raw: Raw, window: str, limits: tuple[float, float] | None = None) -> np.ndarray:
-    """(C, D, H, W) float32 in [0, 1]; inverted where low values are bright. `limits`: of the whole source, if this is a part."""
+    """(C, D, H, W) float32 in [0, 1]; inverted where low values are bright, but for windows of units.
+
+    `limits`: of the whole source, if this is a part.
+    """
     if window not in WINDOWS:
         raise RequestError(f"no window named {window!r}; {did_you_mean(window, list(WINDOWS))}")
     rule = WINDOWS[window]
     low, high = limits or (raw.full_range if rule is None else rule([raw.pixels]))
-    values = scale(raw.pixels, low, high)
-    return np.subtract(1, values, out=values) if raw.inverted else values
+    shown = raw.curve if rule is None else None
+    values = shown.shown(raw.pixels) if shown else scale(raw.pixels, low, high)
+    return np.subtract(1, values, out=values) if raw.inverted and window not in UNITS else values
 
 
 def with_windows(channels: tuple[Source, ...], window: str) -> tuple[Source, ...]:
@@ -123,7 +131,11 @@ def _windowed(source: Source, raw: Raw, names: tuple[str, ...], part: bool) -> n
     if len(names) > 1 and len(raw.pixels) > 1:
         raise CaseError(f"{source.path}: expected one channel to make three of, found {len(raw.pixels)}; name one window")
     part = part and count_planes(source) > 1
-    stacks = [windowed(raw, name, _limits(source, name, changed(source)) if part and name in RELATIVE else None) for name in names]
+    stacks = []
+    for name in names:
+        own = measured(raw, UNITS[name], name, source.path) if name in UNITS else raw
+        limits = _limits(source, name, changed(source)) if part and name in RELATIVE else None
+        stacks.append(windowed(own, name, limits))
     return stacks[0] if len(stacks) == 1 else np.concatenate(stacks)
 
 
@@ -187,7 +199,7 @@ def planes(
     shape = (height, width)
     target = shape if size is None else (size, size) if isinstance(size, int) else size
     inner, corner = _fitted(shape, target, fit_rule)
-    eight_bit = set(windows) == {("full-range",)} and all(raw.pixels.dtype == np.uint8 and raw.full_range == (0, 255) for raw in raws)
+    eight_bit = set(windows) == {("full-range",)} and all(map(_is_eight_bit, raws))
     stacks = []
     for source, raw, names in zip(channels, raws, windows, strict=True):
         if eight_bit:
@@ -202,6 +214,10 @@ def planes(
         mean = pixels.mean(axis=1, keepdims=True, dtype=np.float32)
         pixels = np.concatenate([pixels, np.rint(mean).astype(np.uint8) if pixels.dtype == np.uint8 else mean], axis=1)
     return Planes(pixels, Frame(shape, (float(top), float(left), float(bottom), float(right))))
+
+
+def _is_eight_bit(raw: Raw) -> bool:
+    return raw.pixels.dtype == np.uint8 and raw.full_range == (0, 255) and raw.curve is None
 
 
 def _same_shape(channels: tuple[Source, ...], raws: list[Raw]) -> None:

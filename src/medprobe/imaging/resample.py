@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from medprobe.errors import CaseError
-from medprobe.imaging.raw import Raw
+from medprobe.imaging.raw import Curve, Raw
 from medprobe.types import Axis
 
 PLACES: dict[Axis, tuple[int, int, int]] = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
@@ -42,7 +42,7 @@ def on_grid(raw: Raw, shape: tuple[int, int, int], affine: np.ndarray | None, pa
     if not overlap:
         raise CaseError(f"{path}: expected a volume that overlaps {grid.name}, on whose grid it is read, found it elsewhere; correct the header of one of them")
     z, y, x = np.linalg.norm(affine[:3, :3], axis=0)[::-1]
-    return Raw(pixels, raw.full_range, raw.inverted, (float(z), float(y), float(x)), affine)
+    return replace(raw, pixels=pixels, spacing=(float(z), float(y), float(x)), affine=affine)
 
 
 def placed_at(shape: tuple[int, int, int], spacing: tuple[float, float, float], affine: np.ndarray, middle: np.ndarray) -> np.ndarray:
@@ -62,7 +62,7 @@ def divided(raw: Raw, shape: tuple[int, int, int], path: Path) -> Raw:
         raise CaseError(f"{path}: expected depth {shape[0]}, to divide each plane into {shape[1]} x {shape[2]}, found {raw.pixels.shape[1]}; split the file, or correct the lattice")
     planes = [Pillow.fromarray(np.ascontiguousarray(plane, np.float32)) for channel in raw.pixels for plane in channel]
     resized = [np.asarray(plane.resize((shape[2], shape[1]), Pillow.Resampling.BILINEAR)) for plane in planes]
-    return Raw(np.stack(resized).reshape(-1, *shape), raw.full_range, raw.inverted)
+    return replace(raw, pixels=np.stack(resized).reshape(-1, *shape), spacing=None, affine=None)
 
 
 def _steps(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +94,10 @@ def turned_grid(spacing: Spacing, affine: np.ndarray | None, axis: Axis) -> tupl
 
 
 def rescaled(raw: Raw, slope: float, intercept: float) -> Raw:
-    """Stored values times slope plus intercept; whole numbers stay so, in the smallest type for all that theirs can hold, others are float32."""
+    """Stored values times slope plus intercept, in the unit of the caller.
+
+    Whole numbers stay so, in the smallest type for all that theirs can hold, others are float32.
+    """
     low, high = sorted(value * slope + intercept for value in raw.full_range)
     kind: type = np.float32
     if raw.pixels.dtype.kind in "iu" and float(slope).is_integer() and float(intercept).is_integer():
@@ -104,4 +107,8 @@ def rescaled(raw: Raw, slope: float, intercept: float) -> Raw:
     pixels: np.ndarray = raw.pixels.astype(kind)
     pixels *= kind(slope)
     pixels += kind(intercept)
-    return replace(raw, pixels=pixels, full_range=(low, high))
+    curve = raw.curve
+    if curve is not None:
+        shown = curve.shown
+        curve = Curve((curve.key, slope, intercept), lambda new: shown((new - intercept) / slope))
+    return replace(raw, pixels=pixels, full_range=(low, high), units=None, curve=curve)
