@@ -87,7 +87,7 @@ def test_logits_of_a_padded_plane_come_back_to_the_pixels_of_its_source() -> Non
 @pytest.mark.parametrize("name", ["linear2d", "conv2d", "unet2d"])
 @pytest.mark.filterwarnings("ignore")
 def test_a_fit_that_was_stopped_ends_with_the_same_weights(name: str, goes_on, context) -> None:
-    head = HEADS.get(name)(epochs=4, batch_size=3, evaluate_every=2, flips=True, side=32)
+    head = HEADS.get(name)(epochs=4, batch_size=3, evaluate_every=2, flips="horizontal,vertical", side=32)
     train, val = one_hot_samples(5, side=8), one_hot_samples(2, side=8, seed=1)
     undisturbed, memory = goes_on(head, train, val)
     memory.state = replace(memory.state, meta={**memory.state.meta, "fit": {"of": "another"}})

@@ -6,13 +6,15 @@ other than the background, where there is any (as nnU-Net does).
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import median_high
 from typing import Any
 
 import numpy as np
 
 from medprobe.errors import RequestError
-from medprobe.types import Context, Features, Frame, Samples
+from medprobe.heads._mirror import UNKNOWN, axes_of
+from medprobe.types import Context, Features, Frame, Sample, Samples
 
 IGNORED = -1
 FOREGROUND = 1 / 3
@@ -27,6 +29,10 @@ class Case:
     masks: tuple[bytes, ...]
     filled: np.ndarray
     """Planes that hold a class."""
+    axes: tuple[str, ...] = UNKNOWN
+    """Which axes of the body those of a piece, ([depth,] height, width), run along."""
+    stretch: float = 1.0
+    """Height of the grid's plane over its width, in mm (in pixels of the source where it has no spacing)."""
 
     @property
     def box(self) -> tuple[float, float, float, float]:
@@ -57,42 +63,21 @@ class Crops:
     @classmethod
     def read(cls, train: Samples, side: int | None, depth: int | None, ctx: Context) -> "Crops":
         """RequestError: no samples, volumes where pictures are expected, or grids that differ in shape."""
-        import torch
-        from torch.nn.functional import interpolate
-
         if not len(train):
             raise RequestError("the training part is empty; give it cases")
         cases: list[Case] = []
         for number, sample in enumerate(train):
-            features = sample.features["image"]
-            if not features.grids:
-                raise RequestError(f"{sample.id}: expected grids, found none; this encoder has no dense features")
-            if depth is None and len(features.grids[-1]) != 1:
-                raise RequestError(f"{sample.id}: expected the grid of one plane, found {len(features.grids[-1])}; this head is for pictures")
-            shapes = [grid.shape[1:] for grid in features.grids]
+            case = _whole(sample, depth, ctx)
+            shapes = [grid.shape[1:] for grid in case.features.grids]
             if cases and shapes != (known := [grid.shape[1:] for grid in cases[0].features.grids]):
                 raise RequestError(f"{sample.id}: expected grids of one shape for all cases, found {shapes} and {known}; give --image-size")
-            if side is None:
-                cells = max(features.grids[-1].shape[2:])
-                side = side_of(cells, max(features.frame.shape) if features.frame is not None else cells, depth)
-            labels = np.asarray(sample.target.labels)
-            planes = labels.reshape((-1, 1, *labels.shape[-2:]) if not ctx.multilabel else (len(labels), -1, *labels.shape[-2:]))
-            planes = np.moveaxis(planes, 0, 1) if ctx.multilabel else planes  # (D, K or 1, H, W)
-            if len(planes) != len(features.grids[-1]):
-                raise RequestError(f"{sample.id}: expected a mask of {len(features.grids[-1])} planes like its image, found {len(planes)}; write the mask on the image's grid")
-            if features.frame is not None and tuple(planes.shape[-2:]) != tuple(features.frame.shape):
-                raise RequestError(f"{sample.id}: expected a mask of {' x '.join(map(str, features.frame.shape))} pixels like its image, found {' x '.join(map(str, planes.shape[-2:]))}; write the mask on the image's pixels")
-            unseen = _unseen(box_of(features.frame, features.grids[-1].shape), features.grids[-1].shape[-2:], side)
-            masks, filled = [], []
-            for plane in planes:
-                small = interpolate(torch.as_tensor(plane.astype(np.float32))[None], size=(side, side), mode="nearest-exact")[0].to(torch.int16)
-                small[:, unseen] = IGNORED
-                masks.append(zlib.compress((small if ctx.multilabel else small[0]).numpy().tobytes(), 1))
-                filled.append(bool((plane > 0).any()))
-            cases.append(Case(features, tuple(masks), np.flatnonzero(filled)))
+            cases.append(case)
             ctx.progress(number + 1, len(train), "reading masks")
-        assert side is not None
-        return cls(tuple(cases), side, depth, len(ctx.classes), ctx.multilabel)
+        if side is None:
+            cells = max(cases[0].features.grids[-1].shape[2:])
+            side = side_of(cells, median_high(_own_side(case) for case in cases), depth)
+        small = tuple(_at_side(case, side, ctx) for case in cases)
+        return cls(small, side, depth, len(ctx.classes), ctx.multilabel)
 
     def drawn(self, rng: np.random.Generator) -> list[tuple[int, int]]:
         """(case, first plane) of every piece of an epoch, in random order."""
@@ -148,11 +133,62 @@ def planes_of(grid: Any, start: int, depth: int | None) -> Any:
     return torch.as_tensor(part).movedim(0, 1)
 
 
+def _whole(sample: Sample, depth: int | None, ctx: Context) -> Case:
+    """A case with its masks on the pixels of their source."""
+    features, target = sample.features["image"], sample.target
+    if not features.grids:
+        raise RequestError(f"{sample.id}: expected grids, found none; this encoder has no dense features")
+    grid = features.grids[-1].shape
+    if depth is None and grid[0] != 1:
+        raise RequestError(f"{sample.id}: expected the grid of one plane, found {grid[0]}; this head is for pictures")
+    labels = np.asarray(target.labels)
+    classes = len(labels) if ctx.multilabel else 1
+    planes = np.moveaxis(labels.reshape(classes, -1, *labels.shape[-2:]), 0, 1)  # (D, K or 1, H, W)
+    if len(planes) != grid[0]:
+        raise RequestError(f"{sample.id}: expected a mask of {grid[0]} planes like its image, found {len(planes)}; write the mask on the image's grid")
+    size = tuple(planes.shape[-2:])
+    if features.frame is not None and size != tuple(features.frame.shape):
+        raise RequestError(f"{sample.id}: expected a mask of {' x '.join(map(str, features.frame.shape))} pixels like its image, found {' x '.join(map(str, size))}; write the mask on the image's pixels")
+    masks = tuple(zlib.compress(plane.astype(np.int16).tobytes(), 1) for plane in planes)
+    filled = np.flatnonzero([bool((plane > 0).any()) for plane in planes])
+    top, left, bottom, right = box_of(features.frame, grid)
+    y, x = (1.0, 1.0) if target.spacing is None else target.spacing[-2:]
+    stretch = (y * size[0] / (bottom - top) * grid[-2]) / (x * size[1] / (right - left) * grid[-1])
+    axes = axes_of(target.affine, 2 if depth is None else 3)
+    return Case(features, masks, filled, axes, stretch)
+
+
+def _at_side(case: Case, side: int, ctx: Context) -> Case:
+    """The case with its masks at the side of training."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    shape = case.features.grids[-1].shape
+    unseen = _unseen(case.box, shape[-2:], side)
+    classes = len(ctx.classes) if ctx.multilabel else 1
+    height, width = case.features.frame.shape if case.features.frame is not None else shape[-2:]
+    masks = []
+    for mask in case.masks:
+        plane = np.frombuffer(zlib.decompress(mask), np.int16).reshape(classes, height, width)
+        whole = torch.as_tensor(plane.astype(np.float32))[None]
+        small = interpolate(whole, size=(side, side), mode="nearest-exact")[0].to(torch.int16)
+        small[:, unseen] = IGNORED
+        masks.append(zlib.compress((small if ctx.multilabel else small[0]).numpy().tobytes(), 1))
+    return replace(case, masks=tuple(masks))
+
+
+def _own_side(case: Case) -> int:
+    """The longer side of a source in pixels."""
+    frame = case.features.frame
+    return max(case.features.grids[-1].shape[2:] if frame is None else frame.shape)
+
+
 LARGEST_PICTURE, LARGEST_PLANE = 256, 512
 
 
 def side_of(cells: float, own: int, depth: int | None) -> int:
-    """The side for training, from the longer sides of a grid and of its source's plane in pixels.
+    """The side for training, from the longer side of a grid and the usual longer side of a source's plane in pixels (`own`: the
+    median of all training cases, the higher of two).
 
     Pictures: eight times the grid's, 256 at most, never less than the grid's. Volumes: the smaller of the source's own and of
     sixteen times the grid's, 512 at most.

@@ -15,14 +15,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from medprobe.errors import MedprobeError
-from medprobe.heads import _fits, _pooled
+from medprobe.heads import _fits, _mirror, _pooled
+from medprobe.heads._augment import Augmentation
 from medprobe.heads._crops import IGNORED, Crops, box_of, pieces_of, planes_of, side_of
 from medprobe.types import Context, Features, Kind, Sample, Samples, State
 
 WINDOW_SIGMA = 0.125
 """Width of the Gaussian that weights the planes of a window, in windows (nnU-Net's)."""
 PLANES_AT_ONCE = 16
-WHOLE = np.array([0.0, 0.0, 1.0, 1.0])
 LARGEST_SIDE = 4096
 FEW_STEPS = 500
 """A fit with fewer optimiser steps than this may be far from converged."""
@@ -34,21 +34,24 @@ class Segmenter(ABC):
 
     AdamW, linear warm-up over `warm_up` of all steps, then cosine to 0. Each `evaluate_every` epochs the main score of the
     validation part is taken on whole label maps; the best epoch is kept, the earlier one of equals. `side`: the side at which
-    logits and masks are compared in training (None: see `_crops`). `flips` mirrors grids and masks left-right and top-bottom,
-    `rotate` turns them in-plane by up to so many degrees: exact for `pixels`, approximations for an encoder's grid.
+    logits and masks are compared in training (None: see `_crops`). `flips`: axes along which grids and masks are flipped, each
+    with probability one half, and `pairs` the classes that swap then (`_mirror`); `rotate`: turns in the plane by up to so many
+    degrees (`_augment`). Frozen grids and planes are augmented alike.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"grid"})
     kinds: ClassVar[frozenset[Kind]] = frozenset({"segmentation"})
     dims: ClassVar[tuple[int, ...]] = (2,)
+    supervised: ClassVar[bool] = False
     learning_rate: float = 1e-4
     weight_decay: float = 1e-2
     epochs: int = 100
     batch_size: int = 8
     warm_up: float = 0.05
     side: int | None = None
-    flips: bool = False
-    rotate: float = 0.0
+    flips: str = _mirror.AUTO
+    pairs: str = _mirror.AUTO
+    rotate: float = 15.0
     evaluate_every: int = 5
 
     def __post_init__(self) -> None:
@@ -60,7 +63,7 @@ class Segmenter(ABC):
             _pooled.require(_pooled.is_count(getattr(self, field)), name, field, "a whole number >= 1", getattr(self, field))
         _pooled.require(self.side is None or (_pooled.is_count(self.side) and self.side <= LARGEST_SIDE), name, "side", f"a whole number of 1 to {LARGEST_SIDE}, or null", self.side)
         _pooled.require(self.warm_up <= 1, name, "warm_up", "a number of 0 to 1", self.warm_up)
-        _pooled.require(isinstance(self.flips, bool), name, "flips", "true or false", self.flips)
+        _mirror.check(self.flips, self.pairs, name)
         dropout = getattr(self, "dropout", 0.0)
         _pooled.require(_pooled.is_number(dropout) and 0 <= dropout < 1, name, "dropout", "a number from 0 to below 1", dropout)
 
@@ -77,7 +80,10 @@ class Segmenter(ABC):
         """State: the network's tensors; widths, grid, side and the validation curve among its facts."""
         import torch
 
+        _mirror.check_classes(self.pairs, ctx.classes, type(self).__name__.lower())
         data = Crops.read(train, self.side, self.pieces, ctx)
+        frozen = not self.supervised
+        augmented = Augmentation.of(data, self.flips, self.pairs, self.rotate, ctx.classes, frozen, ctx.warn)
         steps = self.epochs * math.ceil(len(data) / self.batch_size)
         facts = {"widths": data.widths, "grid": list(data.grid), "outputs": data.classes, "side": data.side}
         with torch.random.fork_rng(devices=[]):
@@ -103,7 +109,8 @@ class Segmenter(ABC):
                     for group in optimiser.param_groups:
                         group["lr"] = self.learning_rate * _schedule(step, steps, self.warm_up)
                     grids, masks, boxes = data.batch(drawn)
-                    grids, masks, boxes = self._turned(grids, masks, boxes, rng)
+                    cases = [number for number, _ in drawn]
+                    grids, masks, boxes = augmented(grids, masks, boxes, cases, rng)
                     if len(drawn) == 1 < min(self.batch_size, len(pieces)) and self.pieces is None:
                         continue  # a batch of one has no batch statistics
                     optimiser.zero_grad()
@@ -127,7 +134,7 @@ class Segmenter(ABC):
                     saved = time.monotonic()
         chosen = best if curve and not all(math.isnan(each) for each in curve) else net.state_dict()
         tensors = {name: np.atleast_1d(tensor.detach().cpu().numpy()) for name, tensor in chosen.items()}
-        return State(tensors, {**facts, "monitor": _pooled.or_none(curve), "evaluate_every": self.evaluate_every})
+        return State(tensors, {**facts, **augmented.facts, "monitor": _pooled.or_none(curve), "evaluate_every": self.evaluate_every})
 
     def predict(self, state: State, samples: Samples, ctx: Context) -> Iterator[np.ndarray]:
         """(H, W) uint8 class indices per sample, on the pixels of its source; multilabel: (classes, H, W) of 0 and 1."""
@@ -157,11 +164,14 @@ class Segmenter(ABC):
             inputs = [torch.rand(batch, shape[0], *depth, *shape[1:]) for shape in shapes]
 
             optimiser, rng = torch.optim.AdamW(net.parameters(), lr=self.learning_rate), np.random.default_rng(0)
+            turning = Augmentation(((),) * batch, (1.0,) * batch, self.rotate, False)
             masks = torch.zeros(batch, *depth, side, side, dtype=torch.int64)
 
             def step() -> None:
                 optimiser.zero_grad()
-                grids, turned, boxes = self._turned([one.clone() for one in inputs], masks.clone(), np.tile([0.0, 0.0, *grid], (batch, 1)), rng)
+                boxes = np.tile([0.0, 0.0, *grid], (batch, 1))
+                copies = [one.clone() for one in inputs]
+                grids, turned, boxes = turning(copies, masks.clone(), boxes, range(batch), rng)
                 segmentation_loss(to_pixels(net(grids), (grid[0], grid[1]), boxes, (side, side)), turned, False).backward()
                 optimiser.step()
 
@@ -174,29 +184,6 @@ class Segmenter(ABC):
         in_val, in_test = (sum(1 if self.pieces is None else len(_starts(one, self.pieces)) for one in part) for part in (val, test))
         looks = math.ceil(self.epochs / self.evaluate_every) * in_val + in_test
         return float((steps * one_step + looks * one_look) * times**2)
-
-    def _turned(self, grids: list[Any], masks: Any, boxes: np.ndarray, rng: np.random.Generator) -> tuple[list[Any], Any, np.ndarray]:
-        """Each piece under its own draw of `flips` and `rotate`: the grid about its middle, the mask with it, wherever in the
-        grid it lies."""
-        import torch
-
-        boxes = boxes.copy()
-        mirror, angles = rng.random((len(masks), 2)) < 0.5, rng.uniform(-self.rotate, self.rotate, len(masks))
-        height, width = grids[-1].shape[-2:]
-        for place in range(len(masks)):
-            axes = [axis for axis, flip in zip((-2, -1), mirror[place], strict=True) if flip and self.flips]
-            if axes:
-                masks[place] = torch.flip(masks[place], axes)
-                for grid in grids:
-                    grid[place] = torch.flip(grid[place], axes)
-            for axis in axes:
-                low, high, length = ((0, 2, height), (1, 3, width))[axis + 2]
-                boxes[place, [low, high]] = length - boxes[place, [high, low]]
-            if self.rotate:
-                masks[place] = _rotated(masks[place].float(), angles[place], "nearest", boxes[place] / [height, width, height, width]).round().long()
-                for grid in grids:
-                    grid[place] = _rotated(grid[place], angles[place], "bilinear")
-        return grids, masks, boxes
 
     def _predicted(self, net: Any, sample: Sample, grid: tuple[int, ...], ctx: Context) -> np.ndarray:
         """Labels ([K,] [D,] H, W) uint8 on the pixels of the source."""
@@ -322,23 +309,6 @@ def segmentation_loss(logits: Any, masks: Any, multilabel: bool, smooth: float =
         entropy = cross_entropy(logits, masks, ignore_index=IGNORED) if bool(known.any()) else torch.zeros((), device=logits.device)
     both, all_of = (likely * truth).flatten(2).sum(-1), (likely + truth).flatten(2).sum(-1)
     return entropy + (1 - (2 * both + smooth) / (all_of + smooth)).mean()
-
-
-def _rotated(planes: Any, degrees: float, mode: str, box: np.ndarray = WHOLE) -> Any:
-    """(..., h, w) turned; what comes in from outside is 0. `box`: where in the grid these planes lie, as shares of it (top, left,
-    bottom, right); the turn is about the middle of the grid, and a right angle in it is one."""
-    import torch
-    from torch.nn.functional import affine_grid, grid_sample
-
-    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    turn = np.array([[cosine, -sine], [sine, cosine]])
-    scale = np.array([box[3] - box[1], box[2] - box[0]])
-    centre = np.array([box[1] + box[3], box[0] + box[2]]) - 1
-    inner = turn * scale / scale[:, None]
-    shift = (turn @ centre - centre) / scale
-    matrix = torch.as_tensor(np.column_stack([inner, shift])[None], dtype=planes.dtype)
-    flat = planes.reshape(1, -1, *planes.shape[-2:])
-    return grid_sample(flat, affine_grid(matrix, list(flat.shape), align_corners=False), mode=mode, align_corners=False).reshape(planes.shape)
 
 
 def _starts(total: int, depth: int) -> list[int]:

@@ -25,7 +25,6 @@ class PixelNetwork(Segmenter):
     multiple: ClassVar[int] = 16
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
-    flips: bool = True
 
     @abstractmethod
     def make(self, channels: int, outputs: int, patch: tuple[int, ...]) -> Any:
@@ -60,10 +59,9 @@ class PixelNetwork(Segmenter):
 
 @dataclass(frozen=True)
 class VolumeNetwork(PixelNetwork, VolumeSegmenter):
-    """As `PixelNetwork`, of volumes; planes are also turned by up to 15 degrees."""
+    """As `PixelNetwork`, of volumes."""
 
     batch_size: int = 2
-    rotate: float = 15.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

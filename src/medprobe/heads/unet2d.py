@@ -1,7 +1,7 @@
 """`unet2d`: MONAI's U-Net on the plane itself: the supervised baseline of pictures, a head on the encoder `pixels`.
 
 Five levels of 16 to 256 channels with two residual units each (fewer where the plane is smaller than 32), trained from
-nothing with flips. On another encoder's grid it is a decoder of many parameters; the paper's rows are on pixels.
+nothing. On another encoder's grid it is a decoder of many parameters; the paper's rows are on pixels.
 """
 
 from dataclasses import dataclass
