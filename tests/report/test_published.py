@@ -71,7 +71,11 @@ def test_hecktor_is_compared_as_one_tumour_and_a_printed_nan_stays_one(tmp_path:
     assert (lines["dice"]["ours"]["value"], lines["dice"]["verdict"]) == (0.004, "reproduced")
     assert published.text_of(lines["hd95"]) == "nan"
     write_report(tmp_path)
-    assert json.loads((tmp_path / "report/report.json").read_text())["published"][0]["table"] == "14"
+    facts = json.loads((tmp_path / "report/report.json").read_text())
+    assert facts["published"][0]["table"] == "14"
+    notes = facts["deviations"]["14"]
+    assert any(note.startswith("cases (hecktor2022-ct/conv3d): the paper says 882; here 524") for note in notes)
+    assert notes[0] in (tmp_path / "report/index.html").read_text()
 
 
 def test_the_decathlon_has_both_readings_and_an_average_of_ten(tmp_path: Path) -> None:

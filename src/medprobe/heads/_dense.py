@@ -43,6 +43,9 @@ class Segmenter(ABC):
     kinds: ClassVar[frozenset[Kind]] = frozenset({"segmentation"})
     dims: ClassVar[tuple[int, ...]] = (2,)
     supervised: ClassVar[bool] = False
+    loss: ClassVar[str] = "Dice + cross-entropy"
+    optimiser: ClassVar[str] = "AdamW"
+    schedule: ClassVar[str] = "cosine"
     learning_rate: float = 1e-4
     weight_decay: float = 1e-2
     epochs: int = 100

@@ -11,6 +11,7 @@ from medprobe.files import dump_json, write_atomically
 from medprobe.report import compare, figures, published, tables
 from medprobe.report.read import Row, Tree, read_tree
 from medprobe.run.results import DENSE
+from medprobe.tasks import stated
 
 MAX_PICTURES = 24
 
@@ -53,7 +54,7 @@ def write_report(results: Path, out: Path | None = None) -> Summary:
     counts = {"done": sum(cell["status"] == "done" for cell in cells), "failed": sum(cell["status"] == "failed" for cell in cells), "missing": len(missing)}
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string((Path(__file__).parent / "template.html").read_text())
     page = template.render(
-        counts=counts, models=tree.models, tasks=tree.tasks, flags=found, figures=drawn, sheets=sheets, published=_by_table(lines), missing=missing,
+        counts=counts, models=tree.models, tasks=tree.tasks, flags=found, figures=drawn, sheets=sheets, published=_by_table(lines), notes=_notes(tree), missing=missing,
         few=tables.SMALL if any(tables.MARK in cell for sheet in sheets for row in sheet.rows for cell in row) else None,
         compared=any(row.control for row in tree.rows) and any(not row.control for row in tree.rows),
         changed=sorted({row.task["dataset"] for row in tree.rows if len(set().union(*(other.fingerprints for other in tree.rows if other.task["dataset"] == row.task["dataset"] and ("limit" in other.options) == ("limit" in row.options)))) > 1}),
@@ -64,7 +65,7 @@ def write_report(results: Path, out: Path | None = None) -> Summary:
     )  # fmt: skip
     write_atomically(out / "index.html", page)
     facts = {
-        "counts": counts, "flags": found, "missing": missing, "unreadable": list(tree.unreadable), "published": lines,
+        "counts": counts, "flags": found, "missing": missing, "unreadable": list(tree.unreadable), "published": lines, "deviations": _notes(tree),
         "rows": [{"task": row.task_name, "model": row.label, "control": row.control, "main": row.main, "score": row.score(), "failed": row.failed} for row in tree.rows],
     }  # fmt: skip
     write_atomically(out / "report.json", dump_json(facts))
@@ -97,6 +98,15 @@ def _by_table(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         table = found.setdefault(line["table"], {"table": line["table"], "ours": [], "others": []})
         table["ours" if line["ours"] is not None else "others"].append(line)
     return list(found.values())
+
+
+def _notes(tree: Tree) -> dict[str, list[str]]:
+    """Table → where its tasks do not do what the paper says of them."""
+    tasks: dict[str, set[str]] = {}
+    for row in tree.rows:
+        if (table := row.task["config"].get("table")) is not None:
+            tasks.setdefault(str(table), set()).add(row.task_name)
+    return {table: stated.footnotes(names) for table, names in tasks.items()}
 
 
 def _ours(line: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """From what the user typed to tasks: `DATASET/HEAD` with globs, suites, and manifests of the user's own data."""
 
+import dataclasses
 import fnmatch
 import re
 from collections.abc import Mapping, Sequence
@@ -96,7 +97,8 @@ def _matching(kind: str, pattern: str, known: Sequence[str]) -> list[str]:
 def default_task(dataset: Dataset, head: str) -> Task:
     """The task of a table where one is registered; else the dataset's task with this head; else plain defaults.
 
-    A network trained from pixels stays of the dataset's table, which prints such networks too, though no suite names it.
+    A network trained from pixels stays of the dataset's table, which prints such networks too, though no suite names it, and is
+    trained as the table's own decoder is, as far as the paper says how.
     """
     name = f"{dataset.name}/{head}"
     if dataset.root is None:
@@ -105,9 +107,16 @@ def default_task(dataset: Dataset, head: str) -> Task:
         for _, task in TASKS.items():
             if task.dataset == dataset.name:
                 supervised = head in HEADS and getattr(HEADS.get(head), "supervised", False)
-                return replace(task, head=head, head_config={}, reduce=_reduce(head, task.reduce), table=task.table if supervised else None)
+                config = _training(task, head) if supervised else {}
+                return replace(task, head=head, head_config=config, reduce=_reduce(head, task.reduce), table=task.table if supervised else None)
     main = MAIN.get(dataset.kind, "auroc")
     return Task(dataset.name, head, window=dataset.recipe, reduce=_reduce(head, None), main=main, monitor=main)
+
+
+def _training(task: Task, head: str) -> dict[str, Any]:
+    """The settings of a table's own head that another has too."""
+    fields = {field.name for field in dataclasses.fields(HEADS.get(head))}
+    return {name: value for name, value in task.head_config.items() if name in fields}
 
 
 def _reduce(head: str, otherwise: str | None) -> str | None:
@@ -118,8 +127,6 @@ def _reduce(head: str, otherwise: str | None) -> str | None:
 
 def with_settings(task: Task, settings: Mapping[str, Any]) -> Task:
     """The task under `--set task.FIELD=V` and `--set head.FIELD=V`; unknown fields and wrong types are named."""
-    import dataclasses
-
     head_class = HEADS.get(task.head)
     fields = {field.name for field in dataclasses.fields(Task)} - {"dataset", "head", "head_config", "table", "protocol"}
     head_fields = {field.name for field in dataclasses.fields(head_class)}
