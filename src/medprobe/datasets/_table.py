@@ -22,7 +22,7 @@ MASKS = ("segmentation", "instances", "registration")
 ROLES = ("fixed", "moving")
 OPTIONAL = ("split", "fold", "spacing", "frame")
 SPLITS = ("train", "val", "test")
-MEMBER = re.compile(r"(.+\.(?:h5|hdf5|hdf|npz|nii|nii\.gz|nrrd|nhdr|mha|mhd)):/+(.+)", re.IGNORECASE)
+MEMBER = re.compile(r"(.+\.(?:h5|hdf5|hdf|npz|nii|nii\.gz|nrrd|nhdr|mha|mhd|tiff?(?=:/+\d+$))):/+(.+)", re.IGNORECASE)
 """A path, and what is named in it: an array of a container, the entry of a fourth axis of a volume."""
 FLAGS = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "": math.nan}
 SHOWN, ALIKE = 20, 3
@@ -238,7 +238,10 @@ class Table:
                     raise RequestError(f"expected a path between the semicolons, found none in {value!r}; fill it in")
                 path = inside(self.root, name, self._real)
                 if ":/" in name:
-                    raise RequestError(f"expected a path, file.h5:/dataset or file.npz:/name, found {text!r}; correct it")
+                    raise RequestError(
+                        "expected a path, file.h5:/dataset, file.npz:/name or file.tif:/1, found "
+                        f"{text!r}; correct it"
+                    )
                 found.append(Source(path, member, frames))
             except RequestError as error:
                 self._fault(number, f"{column}: {error}")

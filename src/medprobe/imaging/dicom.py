@@ -8,10 +8,11 @@ decoder (lossless and 12-bit JPEG), SimpleITK reads the pixels (extra `volumes`)
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from medprobe.imaging import dicom_units
 from medprobe.imaging.canonical import Grid
 from medprobe.imaging.dicom_files import dataset_of, header_of, pydicom
 from medprobe.imaging.dicom_frames import OWN, TAGS, frames_of
-from medprobe.imaging.raw import Curve, Raw, Units, check_size, chosen, range_of, stamp
+from medprobe.imaging.raw import Raw, check_size, chosen, range_of, stamp
 from medprobe.imaging.stacks import Stack, stacked, thickness
 from medprobe.types import Source
 
@@ -29,104 +30,89 @@ PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 APART = "write each as a file of its own, or name the planes (frame)"
 
 
-class _Facts(NamedTuple):
-    """What the header says of all frames; `limits` are None where the values have to be looked
-    at."""
-
-    frames: int
-    channels: int
-    stack: Stack | None
-    limits: tuple[float, float] | None
-    units: Units | None
-    curve: Curve | None
+SIZE = ("NumberOfFrames", "Rows", "SamplesPerPixel", "PhotometricInterpretation")
 
 
 def is_grey(header: Any) -> bool:
-    return (
-        int(header.get("SamplesPerPixel") or 1) == 1
-        and header.get("PhotometricInterpretation") != "PALETTE COLOR"
-    )
+    samples = int(header.get("SamplesPerPixel") or 1)
+    return samples == 1 and header.get("PhotometricInterpretation") != "PALETTE COLOR"
 
 
-@lru_cache(maxsize=4096)
-def _facts(path: Path, changed: int, whole: bool) -> _Facts:
-    """`whole`: all frames are to be read, not some that the source names."""
-    frames = frames_of(header_of(path, TAGS), path)
-    first, total = frames[0], len(frames)
-    if not is_grey(first):
-        return _Facts(total, 3, None, None, None, None)
-    stack = None
-    if whole and total > 1 and all(header.get(name) for header in frames for name in PLACE):
-        stack = stacked(frames, [f"frame {place}" for place in range(total)], path, APART)
-    return _Facts(
-        total,
-        1,
-        stack,
-        dicom_units.limits_of(frames, path),
-        dicom_units.units_of(frames, path),
-        dicom_units.curve_of(frames, path),
-    )
+@lru_cache(maxsize=1 << 16)
+def _size(path: Path, changed: int) -> tuple[int, int]:
+    """(frames, channels)."""
+    header = header_of(path, SIZE)
+    return int(header.get("NumberOfFrames") or 1), 1 if is_grey(header) else 3
 
 
-def _facts_of(source: Source) -> _Facts:
-    """Frames that are no volume are refused, but for a source that names its planes: they are
-    then counted as the file has them."""
-    changed = stamp(source.path)
+@lru_cache(maxsize=1024)
+def _stack(path: Path, changed: int) -> Stack | None:
+    """The volume that grey frames are, where they all say where they lie."""
+    if _size(path, changed)[0] == 1 or _size(path, changed)[1] == 3:
+        return None
+    headers = frames_of(header_of(path, TAGS), path)
+    if not all(header.get(name) for header in headers for name in PLACE):
+        return None
+    return stacked(headers, [f"frame {place}" for place in range(len(headers))], path, APART)
+
+
+def _stack_of(source: Source) -> Stack | None:
+    """Frames that are no volume are refused, but for a source that names its planes: they are then
+    counted as the file has them."""
     try:
-        return _facts(source.path, changed, True)
+        return _stack(source.path, stamp(source.path))
     except CaseError:
         if source.frames is None:
             raise
-        return _facts(source.path, changed, False)
+        return None
 
 
 def count(source: Source) -> int:
-    facts = _facts_of(source)
-    return facts.stack.grid(source.path).shape[0] if facts.stack else facts.frames
+    stack = _stack_of(source)
+    if stack is None:
+        return _size(source.path, stamp(source.path))[0]
+    return stack.grid(source.path).shape[0]
 
 
 def channels(source: Source) -> int:
-    return _facts_of(source).channels
+    return _size(source.path, stamp(source.path))[1]
 
 
 def grid(source: Source) -> Grid | None:
     """Where the frames of a volume lie; None of other files."""
-    stack = _facts_of(source).stack
+    stack = _stack_of(source)
     return stack.grid(source.path) if stack else None
 
 
 def notes(source: Source) -> tuple[str, ...]:
-    stack = _facts_of(source).stack
+    stack = _stack_of(source)
     return stack.notes if stack else ()
 
 
 def read(source: Source, start: int, stop: int | None) -> Raw:
-    facts, changed = _facts_of(source), stamp(source.path)
-    stack, total = facts.stack, count(source)
-    places = list(chosen(source, total, start, stop))
+    path, stack = source.path, _stack_of(source)
+    places = list(chosen(source, count(source), start, stop))
     if stack is None:
-        return _frames(source.path, facts, places)
-    place = stack.grid(source.path)
-    if stack.along_z(source.path):
-        raw = _frames(source.path, facts, [stack.order[number] for number in places])
-        pixels = stack.volume(raw.pixels[0], source.path)
+        return _frames(path, places)
+    place = stack.grid(path)
+    if stack.along_z(path):
+        raw = _frames(path, [stack.order[number] for number in places])
+        pixels = stack.volume(raw.pixels[0], path)
     else:
-        raw = _volume(source.path, changed)
+        raw = _volume(path, stamp(path))
         pixels = raw.pixels[:, places]
-    return Raw(
-        pixels, raw.full_range, raw.inverted, place.spacing, place.affine, facts.units, facts.curve
-    )
+    return replace(raw, pixels=pixels, spacing=place.spacing, affine=place.affine)
 
 
 @lru_cache(maxsize=1)
 def _volume(path: Path, changed: int) -> Raw:
-    facts = _facts(path, changed, True)
-    assert facts.stack is not None
-    raw = _frames(path, facts, facts.stack.order)
-    return Raw(facts.stack.volume(raw.pixels[0], path), raw.full_range, raw.inverted)
+    stack = _stack(path, changed)
+    assert stack is not None
+    raw = _frames(path, stack.order)
+    return replace(raw, pixels=stack.volume(raw.pixels[0], path))
 
 
-def _frames(path: Path, facts: _Facts, places: Sequence[int]) -> Raw:
+def _frames(path: Path, places: Sequence[int]) -> Raw:
     """Some frames, counted and laid as the file has them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -134,12 +120,15 @@ def _frames(path: Path, facts: _Facts, places: Sequence[int]) -> Raw:
         check_size(path, int(dataset.Rows), int(dataset.Columns))
         frames = frames_of(dataset, path)
         spacing = _spacing(frames[0])
-        if facts.channels == 3:
+        if not is_grey(dataset):
             return _coloured(dataset, path, places, spacing)
-        limits = facts.limits or range_of(_values(dataset, frames, path, range(len(frames))))
         pixels = _values(dataset, frames, path, places)
+        limits = dicom_units.limits_of(frames, path)
+        if limits is None:
+            limits = range_of(_values(dataset, frames, path, range(len(frames))))
+        units, curve = dicom_units.units_of(frames, path), dicom_units.curve_of(frames, path)
     inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
-    return Raw(pixels[None], limits, inverted, spacing, units=facts.units, curve=facts.curve)
+    return Raw(pixels[None], limits, inverted, spacing, units=units, curve=curve)
 
 
 def _values(dataset: Any, frames: Sequence[Any], path: Path, places: Sequence[int]) -> np.ndarray:

@@ -6,6 +6,7 @@ direction, size of pixels. Planes of a dose (RTDOSE) are placed by their offsets
 dose.
 """
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,19 @@ def frames_of(dataset: Any, path: Path) -> list[Any]:
     return [top] * total
 
 
+@lru_cache(maxsize=1)
+def _tags() -> tuple[Any, ...]:
+    """Of `TAGS` those that one value stands for."""
+    tag = pydicom().tag.Tag
+    return tuple(tag(keyword) for keyword in TAGS if keyword not in (SHARED, OWN))
+
+
 def _top(dataset: Any) -> Any:
     header = pydicom().Dataset()
     header.set_original_encoding(*dataset.original_encoding)
-    for keyword in TAGS:
-        if keyword in dataset and keyword not in (SHARED, OWN):
-            header[keyword] = dataset[keyword]
+    for tag in _tags():
+        if tag in dataset:
+            header[tag] = dataset[tag]
     if "DoseGridScaling" in header:
         header.add_new("RescaleSlope", "DS", header.DoseGridScaling)
     return header

@@ -1,7 +1,7 @@
 """Files to arrays: every format gives planes in their own number type, with the range their values may take.
 
     .png .jpg .jpeg .bmp .webp   one plane, grey or RGB                                              (pictures.py)
-    .tif .tiff                   pages are planes                                                    (tiff.py)
+    .tif .tiff                   pages are planes; of parts of other sizes one is named, file.tif:/1 (tiff.py)
     .dcm .dicom, no suffix       after the modality transform; frames are planes, in order of place  (dicom.py, extra dicom)
     .mp4 .avi .mov .mkv .webm    RGB frames by decoded index                                         (video.py, extra video)
     .nii .nii.gz                 canonical axes, axial slices are planes                             (nifti.py)
@@ -43,7 +43,7 @@ MANY = 256
 """Files from which on it pays to load compiled loops for them."""
 VOLUMES = ("nifti", "simpleitk", "series")
 """Formats that always say where their voxels lie."""
-NOTED = ("series", "dicom")
+NOTED = ("series", "dicom", "tiff")
 """Formats of which a user may have to hear something."""
 
 

@@ -1,7 +1,7 @@
 """Masks: files to whole numbers per voxel, on the grid of the file, and back.
 
     .png .bmp           grey, palette (its indices), 1 bit; colours only where all channels are equal
-    .tif .tiff          pages are planes; palettes as indices
+    .tif .tiff          pages are planes (tiff.py says which); palettes as indices
     a folder            its pictures in natural order are planes
     .nii .nii.gz        turned to canonical axes as an image is, so that both lie on each other
     .mhd .mha .nrrd     the same (extra volumes)
@@ -198,7 +198,8 @@ def _on_lattice(found: LabelMap, source: Source) -> LabelMap:
 def _stored(source: Source, as_stored: bool, further_axes: bool) -> LabelMap:
     path, kind = source.path, identify(source.path)
     if source.member == ABSENT and kind in ("pictures", "tiff"):
-        return LabelMap(np.zeros(_plane(path), np.uint8))
+        shape = tiff.size(Source(path)) if kind == "tiff" else _plane(path)
+        return LabelMap(np.zeros(shape, np.uint8))
     if kind in ("nifti", "simpleitk"):
         array, spacing, affine, _ = (nifti if kind == "nifti" else simpleitk).volume(path, as_stored=as_stored, further_axes=further_axes, member=source.member)
         return LabelMap(np.moveaxis(array.reshape(*array.shape[:3], -1), -1, 0) if further_axes else array, spacing, affine)
@@ -214,13 +215,19 @@ def _stored(source: Source, as_stored: bool, further_axes: bool) -> LabelMap:
             raise CaseError(f"{path}: expected masks of one size as planes, found {' and '.join(map(str, sorted({plane.shape for plane in planes}))) or 'none'}; correct the folder")
         return LabelMap(np.concatenate([plane.reshape(-1, *plane.shape[-2:]) for plane in planes]))
     if kind == "tiff":
-        raw = tiff.read_indices(Source(path))
+        raw = tiff.read_indices(_whole_part(source))
         if raw.inverted and raw.pixels.dtype != np.bool_:
             raise CaseError(f"{path}: expected labels that count from 0, found MINISWHITE, in which 0 is white; save it as MINISBLACK")
         return LabelMap(_one_channel(~raw.pixels if raw.inverted else raw.pixels, path))
     if path.name.lower().endswith(LOSSLESS):
         return LabelMap(_picture(path))
     raise CaseError(f"{path}: expected a mask as .png, .tif, .nii.gz, .nrrd, .mha, .h5 or .npz, found {path.suffix or kind}, which can change or hide its values; save the class indices as one of these")
+
+
+def _whole_part(source: Source) -> Source:
+    """The part of a TIFF that a mask names, with all its planes."""
+    part = (source.member or "").strip("/").isdecimal()
+    return Source(source.path, source.member if part else None)
 
 
 def _plane(path: Path) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -38,15 +38,16 @@ def read(source: Source, start: int, stop: int | None) -> Raw:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """A Pillow image whose load raises where the file is cut short, whatever another library told Pillow to tolerate."""
+def opened(path: Path, data: BinaryIO | None = None) -> Iterator[Any]:
+    """A Pillow image whose load raises where the file is cut short, whatever another library told
+    Pillow to tolerate. `data`: the file, opened, so that Pillow maps none of it into memory."""
     from PIL import Image, ImageFile, UnidentifiedImageError
 
     tolerant, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as file:
+            with Image.open(data or path) as file:
                 yield file
     except Image.DecompressionBombError as error:
         raise CaseError(f"{path}: expected a plane of at most {MAX_PLANE} pixels, found a decompression bomb ({error}); cut slides into tiles, fetch other files again") from error
