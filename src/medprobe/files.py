@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+LFS_POINTER = "a pointer of Git LFS (run git lfs pull where it was cloned)"
+WEB_PAGE = "a web page, as a login or an error sends one"
 FIRST_BYTES: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"version https://git-lfs", "a pointer of Git LFS (run git lfs pull where it was cloned)"),
-    (0, b"<!doctype html", "a web page, as a login or an error sends one"),
-    (0, b"<html", "a web page, as a login or an error sends one"),
+    (0, b"version https://git-lfs", LFS_POINTER),
+    (0, b"<!doctype html", WEB_PAGE),
+    (0, b"<html", WEB_PAGE),
     (0, b"<?xml", "XML"),
     (0, b"\x89hdf\r\n\x1a\n", "HDF5"),
     (0, b"\x89png\r\n\x1a\n", "PNG"),

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from medprobe.encoders import load
-from medprobe.encoders.checkpoints import fit, read, unwrap
+from medprobe.encoders.checkpoints import fit, flattened, read
 from medprobe.errors import MissingError
 
 RESNET = "timm:test_resnet"
@@ -75,8 +75,8 @@ def test_an_old_torch_file_is_read(samples: Path) -> None:
     folder = samples / "weights_small"
     old = read(folder / "resnet20-12fca82f.th").tensors
     new = read(folder / "resnet20_cifar10.safetensors").tensors
-    assert set(new) <= set(old)
-    assert all(torch.equal(old[name], tensor) for name, tensor in new.items())
+    assert {f"state_dict.module.{name}" for name in new} <= set(old)
+    assert all(torch.equal(old[f"state_dict.module.{name}"], tensor) for name, tensor in new.items())
 
 
 def test_batch_counters_may_be_missing(state, tmp_path: Path) -> None:
@@ -112,11 +112,11 @@ def test_code_inside_a_checkpoint_is_never_run_and_the_error_says_how_to_convert
 
 
 def test_the_conversion_that_the_error_names_works(state, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import argparse
+    import fractions
     import subprocess
     import sys
 
-    torch.save({"state_dict": state, "args": argparse.Namespace(lr=0.1)}, tmp_path / "old.pth")
+    torch.save({"state_dict": state, "args": fractions.Fraction(1, 10)}, tmp_path / "old.pth")
     with pytest.raises(MissingError) as error:
         load(RESNET, weights=tmp_path / "old.pth")
     code = str(error.value).split('python -c "')[1].split('" and give')[0]
@@ -139,7 +139,7 @@ def test_a_truncated_checkpoint_is_named_as_damaged(keep: float, zipped: bool, s
 @pytest.mark.parametrize("name", ["text.pth", "text.safetensors"])
 def test_a_file_that_is_no_checkpoint_is_named(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("<html>please log in to download</html>")
-    with pytest.raises(MissingError, match="whole checkpoint"):
+    with pytest.raises(MissingError, match=r"found a web page.*fetch the file itself"):
         load(RESNET, weights=tmp_path / name)
 
 
@@ -212,9 +212,18 @@ def test_official_convnext_keys_fit_the_timm_model(tmp_path: Path) -> None:
     assert all(torch.equal(loaded.net.state_dict()[name], tensor) for name, tensor in net.state_dict().items())
 
 
-def test_unwrap_ignores_what_is_not_a_tensor() -> None:
-    assert unwrap([1, 2]) == {}
-    assert list(unwrap({"epoch": 1, "w": torch.ones(1)})) == ["w"]
+def test_what_is_not_a_weight_is_left_out() -> None:
+    weight = torch.ones(1)
+    assert flattened([1, 2]) == {}
+    assert list(flattened({"epoch": 1, "w": weight, "optimizer": {"exp_avg": {"w": weight}}})) == ["w"]
+    assert list(flattened({"a": [{"b.w": weight}]})) == ["a.0.b.w"]
+
+
+def test_what_sharding_and_compiling_put_into_names_is_taken_out(state, tmp_path: Path) -> None:
+    for place, wrapper in (("layer1.", "_orig_mod."), ("layer2.0.", "_fsdp_wrapped_module."), ("", "_orig_mod.")):
+        named = {f"_forward_module.{name.replace(place, place + wrapper, 1)}": tensor for name, tensor in state.items()}
+        torch.save({"state_dict": named}, tmp_path / "w.pth")
+        assert same_weights(tmp_path / "w.pth", state)
 
 
 def test_fit_leaves_the_network_alone_when_it_refuses() -> None:
@@ -247,3 +256,193 @@ def test_official_dinov2_keys_with_registers_are_converted_but_never_resampled(s
     else:
         with pytest.raises(MissingError, match="pos_embed 1x197x64 for 1x100x64"):
             fit(net, made, Path("dinov2.pth"), "DINOv2")
+
+
+WRAPPED = [
+    "module.", "backbone.", "teacher.backbone.", "student.", "student.module.backbone.", "model.", "encoder.",
+    "visual.", "visual.trunk.", "trunk.", "net.", "momentum_encoder.", "target_encoder.", "module.encoder_q.",
+    "state_dict.model.backbone.", "_orig_mod.", "module._orig_mod.model.", "a_name_nobody_thought_of.",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("prefix", WRAPPED)
+def test_whatever_prefix_lies_before_all_names_is_taken_away(prefix: str, state, tmp_path: Path) -> None:
+    others = {"loss.weight": torch.ones(3), "teacher_temperature": torch.ones(1)}
+    torch.save({f"{prefix}{name}": tensor for name, tensor in state.items()} | others, tmp_path / "w.pth")
+    assert same_weights(tmp_path / "w.pth", state)
+
+
+def other(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor + 1 for name, tensor in state.items()}
+
+
+def below(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("taken", "left"),
+    [
+        ("teacher.backbone.", "student.backbone."),
+        ("teacher.backbone.", "student.module.backbone."),
+        ("model_ema.", "model."),
+        ("state_dict_ema.", "state_dict."),
+        ("ema.", "model."),
+        ("target_encoder.module.", "encoder.module."),
+        ("online_network.", "target_network."),
+        ("backbone.", "backbone_momentum."),
+        ("encoder_q.", "encoder_k."),
+        ("model.", "optimizer.exp_avg."),
+    ],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_of_several_copies_the_one_that_is_meant_for_use_is_taken(
+    taken: str, left: str, nested: bool, state, tmp_path: Path
+) -> None:
+    both = below(left, other(state)) | below(taken, state)
+    if nested:
+        both = {"model": both, "epoch": 3}
+    torch.save(both, tmp_path / "w.pth")
+    assert same_weights(tmp_path / "w.pth", state)
+
+
+def test_copies_of_one_rank_that_differ_are_refused_and_equal_ones_are_not(state, tmp_path: Path) -> None:
+    torch.save({"state_dict": state, "model": state}, tmp_path / "same.pth")
+    assert same_weights(tmp_path / "same.pth", state)
+    torch.save({"first": state, "second": other(state)}, tmp_path / "two.pth")
+    with pytest.raises(MissingError, match=r"under first\. and second\. with other values"):
+        load(RESNET, weights=tmp_path / "two.pth")
+
+
+def test_the_choice_among_copies_is_said(state, tmp_path: Path) -> None:
+    torch.save({"model": below("student.backbone.", other(state)) | below("teacher.backbone.", state)}, tmp_path / "w.pth")
+    (note,) = load(f"{RESNET}.r160_in1k", weights=tmp_path / "w.pth").notes
+    assert "under model.teacher.backbone. of the file, which fit beside model.student.backbone." in note
+
+
+def test_what_is_missing_under_a_prefix_is_named_with_it(state, tmp_path: Path) -> None:
+    wrapped = below("teacher.backbone.", state)
+    del wrapped["teacher.backbone.conv1.0.weight"]
+    torch.save({"model": wrapped}, tmp_path / "w.pth")
+    said = rf"under model\.teacher\.backbone\. 1 of the model's {len(state)} tensors are missing \(conv1\.0\.weight\)"
+    with pytest.raises(MissingError, match=said):
+        load(RESNET, weights=tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("prefix", ["", "teacher.backbone."])
+def test_blocks_that_dinov2_trains_in_chunks_are_numbered_as_in_the_model(prefix: str, tmp_path: Path) -> None:
+    net = load("random:timm:test_vit", seed=3).net
+    chunked = {}
+    for name, tensor in net.state_dict().items():
+        parts = name.split(".")
+        chunked[f"blocks.{int(parts[1]) // 4}.{'.'.join(parts[1:])}" if parts[0] == "blocks" else name] = tensor
+    torch.save({"model": below(prefix, chunked)}, tmp_path / "w.pth")
+    loaded = load("timm:test_vit", weights=tmp_path / "w.pth").net.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in net.state_dict().items())
+
+
+def test_dinov3_weights_in_training_layout_are_read(tmp_path: Path) -> None:
+    import timm
+
+    from medprobe.encoders import checkpoints, dinov3
+    from medprobe.encoders.timm_models import spelling
+
+    small = {"depth": 1, "embed_dim": 24, "num_heads": 2}
+    net = timm.create_model("vit_small_patch16_dinov3", num_classes=0, **small)
+    plain = net.state_dict()
+    official = {}
+    for name, tensor in plain.items():
+        name = name.replace("reg_token", "storage_tokens").replace("gamma_1", "ls1.gamma").replace("gamma_2", "ls2.gamma")
+        official[name] = tensor
+    official["blocks.0.attn.qkv.bias"] = torch.zeros(72)
+    official["mask_token"] = torch.zeros(1, 24)
+    assert dinov3.is_official(official)
+    both = {"model": below("student.backbone.", other(official)) | below("teacher.backbone.", official)}
+    torch.save(both, tmp_path / "w.pth")
+    file = checkpoints.read(tmp_path / "w.pth")
+    part = checkpoints.part_of(file, spelling("vit_small_patch16_dinov3", **small), "it")
+    assert part.prefix == "model.teacher.backbone."
+    assert all(torch.equal(part.tensors[name], tensor) for name, tensor in plain.items())
+
+
+@pytest.mark.parametrize("name", ["w.bin", "w.pth", "w.pt", "w", "w.ckpt"])
+def test_safetensors_are_known_by_their_bytes(name: str, state, tmp_path: Path) -> None:
+    save_file(state, tmp_path / name)
+    assert same_weights(tmp_path / name, state)
+
+
+def test_torch_files_named_safetensors_are_read_and_cut_ones_damaged(state, tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "w.safetensors")
+    assert same_weights(tmp_path / "w.safetensors", state)
+    save_file(state, tmp_path / "v.safetensors")
+    (tmp_path / "cut.bin").write_bytes((tmp_path / "v.safetensors").read_bytes()[:-50])
+    with pytest.raises(MissingError, match="cannot be read"):
+        load(RESNET, weights=tmp_path / "cut.bin")
+
+
+def test_the_arguments_of_a_training_do_not_hinder(state, tmp_path: Path) -> None:
+    import argparse
+
+    torch.save({"model": state, "args": argparse.Namespace(lr=0.1, names=["a"])}, tmp_path / "mae.pth")
+    assert same_weights(tmp_path / "mae.pth", state)
+
+
+def zipped(*names: str) -> bytes:
+    import io
+    import zipfile
+
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x" * 40)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"\x89HDF\r\n\x1a\n" + bytes(50), "HDF5, as Keras writes weights"),
+        (zipped("config.json", "metadata.json", "model.weights.h5"), "a model of Keras"),
+        (b"\x08\x07\x12\x07pytorch\x1a\x052.1.0" + bytes(50), "a model of ONNX"),
+        (b"\x81\xa6params\x82\xa3foo" + bytes(50), "MessagePack, as Flax writes weights"),
+        (b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00}\x94" + bytes(50), "a pickle that torch did not write"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS"),
+        (b"\n<!DOCTYPE html><html>log in</html>", "a web page"),
+        (zipped("resnet/data.txt", "resnet/w.pth"), "a ZIP archive of other files"),
+        (zipped("a.npy", "b.npy"), "an archive of NumPy arrays"),
+        (zipped("m/data.pkl", "m/constants.pkl", "m/code/__torch__.py"), "a TorchScript archive"),
+        (b"\x1f\x8b\x08" + bytes(50), "a file packed by gzip"),
+        (bytes(257) + b"ustar" + bytes(300), "a TAR archive"),
+        (b'{"error": "not found"}', "JSON text"),
+        (b"GGUF" + bytes(50), "a model of GGML"),
+    ],
+)
+def test_other_kinds_of_files_are_refused_by_what_they_are(data: bytes, kind: str, tmp_path: Path) -> None:
+    for name in ("w.pth", "w.safetensors"):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(MissingError) as error:
+            load(RESNET, weights=tmp_path / name)
+        assert f"found {kind}" in str(error.value)
+        assert "fetch it again" not in str(error.value)
+
+
+def test_the_conversion_of_a_torchscript_archive_works(state, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+    import warnings
+
+    net = load(f"random:{RESNET}", seed=3).net
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.trace(net, torch.zeros(1, 3, 64, 64)), tmp_path / "w.pt")
+    with pytest.raises(MissingError) as error:
+        load(RESNET, weights=tmp_path / "w.pt")
+    code = str(error.value).split('python -c "')[1].split('")')[0]
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, check=True)
+    assert same_weights(tmp_path / "converted.safetensors", state)
+
+
+def test_a_whole_archive_that_torch_cannot_read_is_not_damaged(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(zipped("archive/data.pkl", "archive/version"))
+    with pytest.raises(MissingError, match="an archive that is whole"):
+        load(RESNET, weights=tmp_path / "w.pth")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medprobe.encoders import fit_size
+from medprobe.encoders.sound import of_transform, parts, relative
 from medprobe.errors import MedprobeError, RequestError
 from medprobe.types import Features
 
@@ -134,13 +135,16 @@ class Kit:
         return f"batch 1 and 7 differ by {difference:.1e}, allowed {self.tolerance:g}"
 
     def normalisation(self) -> str:
+        wrong = of_transform(getattr(self.encoder, "transform", {}))
+        expect(not wrong, "; ".join(wrong))
         for value in (0.0, 0.5, 1.0):
             made = self.encoder(np.full_like(self.planes(1), value))
             for name, array in arrays(made):
                 expect(bool(np.isfinite(array).all()), f"a constant plane of {value} gives NaN or infinity in {name}")
         dark, bright = self.encoder(self.planes(1) * 0.2), self.encoder(self.planes(1) * 0.2 + 0.8)
         expect(relative(dark, bright) > 0, "a dark and a bright plane give the same features")
-        return "planes from 0 to 1 are accepted, constant ones give finite features"
+        said = ("planes from 0 to 1 are accepted, constant ones give finite features", *getattr(self.encoder, "notes", ()))
+        return "; ".join(said)
 
     @property
     def free(self) -> bool:
@@ -258,15 +262,6 @@ def expect(holds: bool, otherwise: str) -> None:
         raise Fault(otherwise)
 
 
-def parts(made: Features) -> Iterator[tuple[str, Any]]:
-    named = [
-        ("cls", made.cls),
-        ("patch_mean", made.patch_mean),
-        *((f"grid {i}", grid) for i, grid in enumerate(made.grids)),
-    ]
-    return ((name, value) for name, value in named if value is not None)
-
-
 def arrays(made: Features) -> list[tuple[str, np.ndarray]]:
     return [(name, np.asarray(value)) for name, value in parts(made)]
 
@@ -276,15 +271,6 @@ def row(made: Features, index: int) -> Features:
         return None if value is None else value[index : index + 1]
 
     return Features(one(made.cls), one(made.patch_mean), tuple(one(grid) for grid in made.grids))
-
-
-def relative(one: Features, other: Features) -> float:
-    """The largest difference over all parts, each relative to its largest magnitude; NaN counts as infinite."""
-    worst = 0.0
-    for (_, a), (_, b) in zip(arrays(one), arrays(other), strict=True):
-        difference = np.abs(a.astype(np.float64) - b).max() / max(float(np.abs(b).max()), 1e-12)
-        worst = max(worst, float(difference) if np.isfinite(difference) else float("inf"))
-    return worst
 
 
 def networks(encoder: Any) -> Iterator[Any]:

@@ -5,12 +5,18 @@ A spec is `FAMILY:REST` (one file of this folder per family), a control (`pixels
 two encoders side by side.
 """
 
+import functools
+import hashlib
+import inspect
 import re
 from pathlib import Path
+from typing import Any
 
-from medprobe.encoders.base import LoadedEncoder, Precision, Request, fit_size
+from medprobe.encoders.base import LoadedEncoder, Precision, Request, fit_size, under_seed
+from medprobe.encoders.code import digest_of, files_of_module
 from medprobe.encoders.combined import combine
 from medprobe.encoders.features_dir import StoredFeatures
+from medprobe.encoders.python_file import known_by_answer, probed
 from medprobe.errors import MissingError, RequestError
 from medprobe.registry import ENCODERS
 
@@ -53,7 +59,11 @@ def load(
             )
         if random and file:
             raise RequestError(f"{part} draws its weights, but a checkpoint was given too ({file}); choose one of them")
-        return build(Request(part, rest, file, random, device, precision, image_size, layers, seed, levels))
+        request = Request(part, rest, file, random, device, precision, image_size, layers, seed, levels)
+        made = under_seed(lambda: build(request), seed) if is_plugged_in(build) else build(request)
+        if is_plugged_in(build) and isinstance(made, LoadedEncoder):
+            plugged_in(made, build)
+        return made
 
     if len(parts) == 1:
         return one(spec, file)
@@ -66,6 +76,38 @@ def load(
         )
     loaded = [one(part, file if part in takers else None) for part in parts]
     return combine(Request(spec, spec, file, False, device, precision, image_size, layers, seed, levels), loaded)
+
+
+def is_plugged_in(build: Any) -> bool:
+    """Whether a family comes from another package, or from a script."""
+    return not module_of(build).startswith("medprobe.")
+
+
+def module_of(build: Any) -> str:
+    """The module whose code a family is: of a wrapped function, of a class, or of the class of an object."""
+    while isinstance(build, functools.partial):
+        build = build.func
+    build = inspect.unwrap(build)
+    return str(getattr(build, "__module__", None) or type(build).__module__)
+
+
+def plugged_in(made: LoadedEncoder, build: Any) -> None:
+    """The code of another package enters the digest with what it makes of noise. Of a script or notebook, which holds other
+    things too, it is the source of the function alone."""
+    name = module_of(build)
+    if name == "__main__":
+        code = hashlib.sha256(source_of(build).encode()).hexdigest()
+    else:
+        code = digest_of(files_of_module(name))
+    known_by_answer(probed(made), f"{code} {made.weights_sha256}")
+
+
+def source_of(build: Any) -> str:
+    """The source of a function or class; "" where it was typed without a file."""
+    try:
+        return inspect.getsource(inspect.unwrap(build))
+    except (OSError, TypeError):
+        return ""
 
 
 def parts_of(spec: str) -> list[str]:

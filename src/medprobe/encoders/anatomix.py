@@ -40,7 +40,8 @@ def anatomix(request: Request) -> LoadedEncoder:
     path = request.weights or (None if request.random else hub.fetch(REPOSITORY, (FILE,), request.spec))
     file = checkpoints.read(path) if path else None
     if file:
-        checkpoints.fit(net, file.tensors, file.path, request.spec)
+        part = checkpoints.part_of(file, lambda tensors: (net.state_dict(), tensors), request.spec)
+        checkpoints.fit(net, part.tensors, file.path, request.spec, part.prefix)
 
     def forward(x: Any) -> Features:
         grid = in_windows(net, stretched(x))

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from medprobe.encoders.sound import of_transform
 from medprobe.errors import CaseError, MissingError, RequestError
 from medprobe.types import Features
 
@@ -116,6 +117,8 @@ class LoadedEncoder:
     one size, or when the user chose one), `dim` (of `cls`; None when it depends on the input), `params`, `multiple`
     (sides must be multiples of it), `default_size`, `interpolates` (may leave its own size), `weights_sha256`,
     `transform` (JSON-able: mean, std, grey rule), `licence`, `source`. `net` is the torch module, where there is one; `parts` the encoders that `a+b` is made of; `own_grids`: whether it gives the same grids whichever are asked for.
+    `notes` are what the user should hear of how it was loaded, `faults` what makes its features wrong: a run refuses it.
+    `own_code`: whether it runs code that is not ours, which is watched while it encodes.
     `describe`, of those that look at a whole image: a function from float32 (C, D, H, W), or (C, H, W), in [0, 1] to (C', D, H, W), or (C', H, W).
 
     `forward` gets float32 (N, channels, H, W) (or (N, channels, D, H, W)) normalised, on the device asked for; where there is a `net`, under autocast of the precision asked for.
@@ -154,8 +157,11 @@ class LoadedEncoder:
             "std": list(std) if std else None,
             "grey": "replicate" if channels == 3 else None,
         }
+        self.faults = [f"{self.name}: {said}" for said in of_transform(self.transform)]
         self.parts: tuple[LoadedEncoder, ...] = ()
         self.own_grids = False
+        self.notes: tuple[str, ...] = ()
+        self.own_code = False
         self.describe: Callable[[np.ndarray], np.ndarray] | None = None
         self._widths: dict[str, int] = {}
         self._forward = forward

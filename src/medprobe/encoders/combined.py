@@ -47,6 +47,9 @@ def combine(request: Request, parts: list[LoadedEncoder]) -> LoadedEncoder:
     combined.parts = tuple(parts)
     combined.layers = parts[0].layers
     combined.own_grids = any(part.own_grids for part in parts)
+    combined.own_code = any(part.own_code for part in parts)
+    combined.notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
+    combined.faults = list(dict.fromkeys(said for part in parts for said in part.faults))
     combined.precision = request.precision
     combined.params = sum(part.params for part in parts)
     combined.transform = {"parts": [part.transform for part in parts]}

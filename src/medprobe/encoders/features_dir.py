@@ -37,6 +37,9 @@ class StoredFeatures:
     interpolates = True
     licence: str | None = None
     precision = "fp32"
+    notes: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+    own_code = False
 
     def __init__(self, spec: str, folder: Path) -> None:
         self.name = self.spec = spec

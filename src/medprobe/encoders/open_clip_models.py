@@ -45,19 +45,17 @@ def open_clip_model(request: Request) -> LoadedEncoder:
         lambda: network(vision["timm_model_name"], **pool) if timm_trunk else tower(model, request), request.seed
     )
     file = checkpoints.read(path) if path else None
+    part = checkpoints.Part({})
     if file:
-        prefix = "visual.trunk." if timm_trunk else "visual."
-        tensors = {
-            name.removeprefix(prefix): tensor for name, tensor in file.tensors.items() if name.startswith(prefix)
-        }
-        checkpoints.fit(net, tensors, file.path, request.spec)
+        part = checkpoints.part_of(file, lambda tensors: (net.state_dict(), tensors), request.spec)
+        checkpoints.fit(net, part.tensors, file.path, request.spec, part.prefix)
     if timm_trunk:
         forward, dim, stride = whole_forward(net, request)
     else:
         only_last_layer(request)
         forward, dim, stride = clip_forward(net), vision["width"], vision["patch_size"]
     size = vision.get("image_size", 224)
-    return LoadedEncoder(
+    encoder = LoadedEncoder(
         request,
         forward,
         dim=dim,
@@ -71,6 +69,8 @@ def open_clip_model(request: Request) -> LoadedEncoder:
         weights_sha256=file.sha256 if file else None,
         source=None if request.weights or request.random else source,
     )
+    encoder.notes = tuple(filter(None, (part.note,)))
+    return encoder
 
 
 def configuration(request: Request) -> tuple[dict[str, Any], dict[str, Any], str | None]:

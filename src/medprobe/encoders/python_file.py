@@ -8,13 +8,12 @@ A `forward` that calls `self.forward_dense` on its planes is run once for both.
 """
 
 import hashlib
-import importlib.util
-import inspect
-import sys
 from pathlib import Path
 from typing import Any
 
 from medprobe.encoders.base import LoadedEncoder, Request, digest_state, only_last_layer, under_seed, weightless
+from medprobe.encoders.code import Modules, digest_of
+from medprobe.encoders.sound import Watch
 from medprobe.errors import MedprobeError, MissingError, RequestError
 from medprobe.registry import ENCODERS, did_you_mean
 from medprobe.types import Encoder, Features
@@ -27,38 +26,34 @@ def from_file(request: Request) -> LoadedEncoder:
     from torch import nn
 
     path, _, function = request.rest.rpartition(":")
-    made, files = under_seed(lambda: call(Path(path), function), request.seed)
     only_last_layer(request)
-    code = digest_of_code(files)
-    if isinstance(made, nn.Module):
-        digest = hashlib.sha256(f"{code} {digest_state(made.state_dict().items())}".encode()).hexdigest()
-        return from_module(request, made, digest)
-    if isinstance(made, Encoder) and callable(made):
-        return from_encoder(request, made, code)
-    raise RequestError(
-        f"{request.spec} must return an Encoder or a torch.nn.Module, found {type(made).__name__}; see docs/add-an-encoder.md"
-    )
+    if not Path(path).is_file():
+        raise MissingError(f"expected a Python file at {path}, found none; check the path (it is relative to {Path.cwd()})")
+    modules = Modules(Path(path))
+    with modules.in_place():
+        made = under_seed(lambda: call(modules, function), request.seed)
+        if isinstance(made, nn.Module):
+            state = digest_state(made.state_dict().items())
+            encoder = from_module(request, made)
+        elif isinstance(made, Encoder) and callable(made):
+            state = str(getattr(made, "weights_sha256", ""))
+            encoder = from_encoder(request, made)
+        else:
+            raise RequestError(
+                f"{request.spec} must return an Encoder or a torch.nn.Module, found {type(made).__name__}; see docs/add-an-encoder.md"
+            )
+        known_by_answer(probed(encoder), f"{digest_of(modules.files)} {state}")
+    encoder._forward = modules.around(encoder._forward)
+    return encoder
 
 
-def call(path: Path, function: str) -> tuple[Any, list[Path]]:
-    """Import the file under a name of its own, its folder importable as for a script, and call the function.
+def call(modules: Modules, function: str) -> Any:
+    """What the function of the file makes."""
+    import inspect
 
-    Returns what it made, and the files of code: this one and the modules of its folder that it imported.
-    """
-    if not path.is_file():
-        raise MissingError(
-            f"expected a Python file at {path}, found none; check the path (it is relative to {Path.cwd()})"
-        )
-    spec = importlib.util.spec_from_file_location(
-        f"medprobe_user_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}", path
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    sys.path.insert(0, str(path.parent.resolve()))
+    path = modules.path
     try:
-        spec.loader.exec_module(module)
+        module = modules.run()
         make = getattr(module, function, None)
         if not callable(make):
             known = [
@@ -69,28 +64,16 @@ def call(path: Path, function: str) -> tuple[Any, list[Path]]:
             raise RequestError(
                 f"{path} has no function {function!r}; {did_you_mean(function, known) if known else 'it defines no function'}"
             )
-        made = make()
-        folder = path.parent.resolve()
-        imported = {Path(file) for one in list(sys.modules.values()) if (file := getattr(one, "__file__", None)) and Path(file).is_relative_to(folder)}
-        own = [file for file in imported if not {"site-packages", ".venv", "venv"} & set(file.relative_to(folder).parts)]
-        return made, sorted({path.resolve(), *own})
+        return make()
     except MedprobeError:
         raise
     except (Exception, SystemExit) as error:
         raise RequestError(
             f"{path}:{function} failed with {type(error).__name__}: {error}; run the function in Python to see where"
         ) from error
-    finally:
-        sys.path.remove(str(path.parent.resolve()))
 
 
-def digest_of_code(files: list[Path]) -> str:
-    """sha256 over the bytes of the files, in the order of their paths; of a single file, of its bytes alone."""
-    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()]
-    return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
-
-
-def from_module(request: Request, net: Any, digest: str) -> LoadedEncoder:
+def from_module(request: Request, net: Any) -> LoadedEncoder:
     dense: Any = getattr(net, "forward_dense", None)
     seen: list[tuple[Any, Any]] = []
 
@@ -127,19 +110,13 @@ def from_module(request: Request, net: Any, digest: str) -> LoadedEncoder:
         std=_three(net, "std"),
         tied_size=_whole(net, "image_size", None),
         multiple=_whole(net, "multiple", 1) or 1,
-        weights_sha256=digest,
     )
     encoder.own_grids = True
-    probed(encoder)
-    encoder.weights_sha256 = hashlib.sha256(f"{digest} {_answer(encoder)}".encode()).hexdigest()
     return encoder
 
 
-def from_encoder(request: Request, made: Any, code: str) -> LoadedEncoder:
-    """An `Encoder` keeps its own normalisation, device and precision; its inputs are checked as everywhere.
-
-    What it makes of a fixed noise plane enters its digest, besides a `weights_sha256` of its own.
-    """
+def from_encoder(request: Request, made: Any) -> LoadedEncoder:
+    """An `Encoder` keeps its own normalisation, device and precision; its inputs are checked as everywhere."""
     encoder = LoadedEncoder(
         request,
         made,
@@ -149,14 +126,30 @@ def from_encoder(request: Request, made: Any, code: str) -> LoadedEncoder:
         tied_size=_whole(made, "image_size", None),
         multiple=_whole(made, "multiple", 1) or 1,
         interpolates=getattr(made, "interpolates", False),
-        weights_sha256=hashlib.sha256(f"{code} {getattr(made, 'weights_sha256', '')}".encode()).hexdigest(),
         licence=getattr(made, "licence", None),
         source=getattr(made, "source", None),
     )
     encoder.own_grids = True
-    probed(encoder)
-    encoder.weights_sha256 = hashlib.sha256(f"{encoder.weights_sha256} {_answer(encoder)}".encode()).hexdigest()
     return encoder
+
+
+def known_by_answer(encoder: LoadedEncoder, digest: str) -> None:
+    """Give an encoder of other people's code its digest: of that code and its weights, and of what it makes of noise. What
+    changes from call to call is a fault."""
+    encoder.own_code = True
+    encoder.weights_sha256 = hashlib.sha256(f"{digest} {_answer(encoder)}".encode()).hexdigest()
+    said = Watch(encoder).first(_noise(encoder, 2))
+    encoder.faults += [said] if said else []
+
+
+def _noise(encoder: LoadedEncoder, planes: int) -> Any:
+    import numpy as np
+
+    from medprobe.encoders.base import fit_size
+
+    size = fit_size(encoder, 224 if encoder.dims == 2 else 32)
+    shape = (planes, encoder.channels or 1, *[size] * encoder.dims)
+    return np.random.default_rng(0).random(shape, dtype=np.float32)
 
 
 def _answer(encoder: LoadedEncoder) -> str:
@@ -164,11 +157,7 @@ def _answer(encoder: LoadedEncoder) -> str:
     holds show in it, the rounding of other threads or machines does not."""
     import numpy as np
 
-    from medprobe.encoders.base import fit_size
-
-    size = fit_size(encoder, 224 if encoder.dims == 2 else 32)
-    noise = np.random.default_rng(0).random((1, encoder.channels or 1, *[size] * encoder.dims), dtype=np.float32)
-    features = encoder(noise)
+    features = encoder(_noise(encoder, 1))
     said = []
     for values in (features.cls, features.patch_mean, *features.grids):
         if values is not None:

@@ -115,12 +115,10 @@ def options(rest: str) -> tuple[str, frozenset[str]]:
 def build(request: Request, named: Named) -> LoadedEncoder:
     """The network with its weights inside, wrapped."""
     file = checkpoints.read(named.weights) if named.weights else None
-    tensors = dict(file.tensors) if file else {}
-    if dinov3.is_official(tensors) or dinov3.is_transformers(tensors):
-        tensors = dinov3.to_timm(tensors)
-    net = under_seed(lambda: create(named.architecture, tensors), request.seed)
+    part = checkpoints.part_of(file, spelling(named.architecture), request.spec) if file else checkpoints.Part({})
+    net = under_seed(lambda: network(named.architecture, **variant(named.architecture, part.tensors)), request.seed)
     if file:
-        checkpoints.fit(net, filtered(net, tensors), file.path, request.spec)
+        checkpoints.fit(net, part.tensors, file.path, request.spec, part.prefix)
     config = net.pretrained_cfg
     _, chosen = options(request.rest)
     stage = next((int(option[5:]) for option in chosen if option != "raw"), None)
@@ -128,7 +126,7 @@ def build(request: Request, named: Named) -> LoadedEncoder:
     tied = bool(config.get("fixed_input_size")) and not free_size(net, config)
     published = not (request.weights or request.random)  # a file of the user's has terms of its own
     forward, dim, stride = stage_forward(net, stage, request) if stage else whole_forward(net, request)
-    return LoadedEncoder(
+    encoder = LoadedEncoder(
         request,
         forward,
         dim=dim,
@@ -143,17 +141,37 @@ def build(request: Request, named: Named) -> LoadedEncoder:
         licence=named.licence if published else None,
         source=named.source if published else None,
     )
+    encoder.notes = tuple(filter(None, (part.note,)))
+    return encoder
 
 
-def create(architecture: str, tensors: Mapping[str, Any]) -> Any:
-    """The untrained network. What a checkpoint needs and the name does not say is read off its keys: biases of q and v
-    (DINOv3), layer scale (UNI)."""
+def variant(architecture: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint needs and the name does not say, read off its keys: biases of q and v (DINOv3), layer scale (UNI)."""
     kwargs: dict[str, Any] = {}
     if tensors and "patch16_dinov3" in architecture:
         kwargs["qkv_bias"] = "blocks.0.attn.q_bias" in tensors
     if "blocks.0.ls1.gamma" in tensors:
         kwargs["init_values"] = 1e-5
-    return network(architecture, **kwargs)
+    return kwargs
+
+
+def spelling(architecture: str, **kwargs: Any) -> checkpoints.Spelled:
+    """Tensors of a file under timm's names, beside those of the network they ask for, which is built without numbers."""
+    import torch
+
+    empty: dict[str, Any] = {}
+
+    def spelled(tensors: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        if dinov3.is_official(tensors) or dinov3.is_transformers(tensors):
+            tensors = dinov3.to_timm(tensors)
+        chosen = {**kwargs, **variant(architecture, tensors)}
+        net = empty.get(str(chosen))
+        if net is None:
+            with torch.device("meta"):
+                net = empty[str(chosen)] = network(architecture, **chosen)
+        return net.state_dict(), filtered(net, tensors)
+
+    return spelled
 
 
 def network(architecture: str, **kwargs: Any) -> Any:

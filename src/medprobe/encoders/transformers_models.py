@@ -30,7 +30,7 @@ def transformers_model(request: Request) -> LoadedEncoder:
     except ImportError:
         raise ExtraError("transformers", "hub", request.spec) from None
     file = checkpoints.read(request.weights) if request.weights else None
-    config = configuration(request, file.tensors if file else {})
+    config = configuration(request, plain(file) if file else {})
     mean, std = normalisation(request, config.model_type)
     if file is None and not request.random:
         folder = Path(request.rest)
@@ -43,7 +43,8 @@ def transformers_model(request: Request) -> LoadedEncoder:
     transformers.logging.set_verbosity_error()
     net = under_seed(lambda: transformers.AutoModel.from_config(config), request.seed)
     if file:
-        tensors = dinov3.to_transformers(file.tensors) if dinov3.is_official(file.tensors) else file.tensors
+        tensors = plain(file)
+        tensors = dinov3.to_transformers(tensors) if dinov3.is_official(tensors) else tensors
         net = filled(net, config, tensors, file.path, request.spec)
     stride = int(getattr(config, "patch_size", 32) if config.model_type != "dinov3_convnext" else 32)
     table = config.model_type not in IMAGENET_MODELS
@@ -87,6 +88,17 @@ def transformers_model(request: Request) -> LoadedEncoder:
         if Path(request.rest).is_dir() or request.weights or request.random
         else f"https://huggingface.co/{request.rest}",
     )
+
+
+def plain(file: checkpoints.WeightFile) -> Mapping[str, Any]:
+    """The tensors without what a training program put around them: where official names are found, else below the prefix
+    that all share; the library takes its own prefixes away."""
+    found = checkpoints.prefixes_of(file.tensors, len(file.tensors) // 4)
+    for prefix in sorted(found, key=checkpoints.rank):
+        tensors = checkpoints.under(file, prefix)
+        if dinov3.is_official(tensors) or dinov3.is_transformers(tensors):
+            return tensors
+    return checkpoints.under(file, checkpoints.shared_prefix(file))
 
 
 def configuration(request: Request, tensors: Mapping[str, Any]) -> Any:

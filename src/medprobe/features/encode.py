@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from medprobe.encoders.sound import Watch
 from medprobe.errors import CaseError, MedprobeError
 from medprobe.features.locks import Busy, Lock
 from medprobe.features.planes import Found, Keep, PlaneStore
@@ -193,18 +194,21 @@ class Pipeline:
         chunk = Chunk(start)
         parts: list[dict[str, np.ndarray]] = []
         done = start
+        watch = Watch(self.encoder) if getattr(self.encoder, "own_code", False) else None
         with contextlib.closing(self._decoded(batches)) as decoded:
             for batch, item in zip(batches, decoded, strict=True):
                 if isinstance(item, MedprobeError):
                     raise item
                 pixels, facts = item
-                parts.append(self._forward(pixels, facts, chunk))
+                parts.append(self._forward(pixels, facts, chunk, watch))
                 for piece, made, (key, _, frame, error) in zip(batch, pixels, facts, strict=True):
                     if error is None:
                         keep(key, piece.start, made, frame)
                 planes = sum(count for _, count, _, _ in facts)
                 done += planes
                 encoded(planes)
+                if watch is not None and done == stop:
+                    _refuse(watch.last())
                 if done % shard.chunk == 0 or done == stop:
                     chunk.rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
                     yield chunk
@@ -265,7 +269,7 @@ class Pipeline:
             return outputs
         return {name: None if values is None else torch.as_tensor(values)[rows] for name, values in outputs.items()}
 
-    def _forward(self, pixels: list[np.ndarray], facts: list[tuple], chunk: Chunk) -> dict[str, np.ndarray]:
+    def _forward(self, pixels: list[np.ndarray], facts: list[tuple], chunk: Chunk, watch: Watch | None) -> dict[str, np.ndarray]:
         """Rows of one batch; rows of unreadable pieces are NaN and their entries recorded."""
         import torch
 
@@ -282,6 +286,8 @@ class Pipeline:
         x = _to_unit(good) if good else torch.from_numpy(filler).float()
         if wide and x.shape[1] == 1:
             x = x.expand(-1, 3, -1, -1)
+        if watch is not None and good:
+            _refuse(watch.first(x))
         outputs = self._outputs(x)
         names = [key for (key, count, _, error) in facts if error is None for _ in range(count)]
         rows: dict[str, np.ndarray] = {}
@@ -299,6 +305,11 @@ class Pipeline:
             else:
                 chunk.unreadable[key] = error
         return rows
+
+
+def _refuse(said: str | None) -> None:
+    if said is not None:
+        raise MedprobeError(said)
 
 
 def decoders(device: str) -> int:

@@ -68,6 +68,7 @@ def load_models(request: Request, faults: Faults, progress: Progress, wanted: Se
                     image_size=request.image_size, seed=child_seed(seeds[0], "encoder") if random else 0,
                     layers=grids[0], levels=grids[1],
                 )  # fmt: skip
+                faults.found += [RequestError(said) for said in encoder.faults if said not in map(str, faults.found)]
                 loaded.append(Loaded(name, named.spec, encoder, seeds, weights.get(name), random, named.licence, grids))
     return loaded
 

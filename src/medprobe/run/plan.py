@@ -78,6 +78,7 @@ def make(request: Request, progress: Progress, tolerant: bool = False) -> Plan:
             questions.append(question)
             notes += _notes(question)
     loaded = load_models(request, faults, progress, sorted({question.grids for question in questions}, key=str) or [LAST])
+    notes += [f"{one.name}: {note}" for one in loaded for note in one.encoder.notes]
     _check_cells(questions, request, faults)
     if any(one.spec != PIXELS for one in loaded):
         notes += [f"{question.task.name}: {question.task.head} looks at the planes themselves, and runs with {PIXELS} alone" for question in questions if question.on_pixels]

@@ -1,0 +1,238 @@
+"""Code of one's own: the files it consists of, and its modules apart from everybody else's.
+
+Two repositories may both have a `model.py` or `utils.py`, and one may be edited while Python runs. So the modules of a
+folder are seen by its own code alone, are made from their source each time, and all their files enter the digest.
+"""
+
+import ast
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import sys
+import sysconfig
+import threading
+import types
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    ModuleSpec,
+    PathFinder,
+    SourceFileLoader,
+)
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).resolve().parents[1]
+STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
+LIBRARIES = {"site-packages", "dist-packages"}
+ONE_AT_A_TIME = threading.RLock()
+
+
+class FromSource(SourceFileLoader):
+    """Never from compiled files, which are told apart by whole seconds only."""
+
+    def path_stats(self, path: Any) -> Any:
+        raise OSError
+
+
+class Finder(MetaPathFinder):
+    """Modules below some folders; `files` are those it has found."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.folders, self.files = folders, set[Path]()
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> ModuleSpec | None:
+        if path is None and name in sys.stdlib_module_names:
+            return None
+        places = self.folders if path is None else [Path(place) for place in path if self._below(Path(place))]
+        for place in places:
+            loaders = ((ExtensionFileLoader, EXTENSION_SUFFIXES), (FromSource, SOURCE_SUFFIXES))
+            spec = FileFinder(str(place), *loaders).find_spec(name)
+            if spec is not None and spec.loader is not None and spec.origin is not None:
+                self.files.add(Path(spec.origin).resolve())
+                return spec
+        return None
+
+    def _below(self, place: Path) -> bool:
+        return not LIBRARIES & set(place.parts) and any(place.is_relative_to(folder) for folder in self.folders)
+
+
+class Modules:
+    """The modules that the code of a file imports from its folder: in place while that code runs, and at no other time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+        folder = self.path.parent
+        relative = any(
+            isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(_tree(self.path))
+        )
+        self.root = _above_packages(folder) if relative else folder
+        self.name = f"medprobe_user_{hashlib.sha256(str(self.path).encode()).hexdigest()[:12]}"
+        self.finder = Finder([folder] if self.root == folder else [folder, self.root])
+        self.tops = {self.name, *_modules_in(folder)}
+        if self.root != folder:
+            self.tops.add(folder.relative_to(self.root).parts[0])
+        self.loaded: dict[str, Any] = {}
+
+    @property
+    def files(self) -> list[Path]:
+        """The file, what it has imported from its folder so far, and what it would import anywhere in its code."""
+        return sorted({self.path, *self.finder.files, *reached(self.path, self.finder.folders)})
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        with ONE_AT_A_TIME:
+            aside = {name: module for name, module in sys.modules.items() if self._mine(name)}
+            for name in aside:
+                del sys.modules[name]
+            sys.modules.update(self.loaded)
+            folders = [str(folder) for folder in self.finder.folders]
+            sys.path[:0] = folders
+            sys.meta_path.insert(0, self.finder)
+            try:
+                yield
+            finally:
+                sys.meta_path.remove(self.finder)
+                for folder in folders:
+                    sys.path.remove(folder)
+                self.loaded = {name: sys.modules.pop(name) for name in list(sys.modules) if self._mine(name)}
+                sys.modules.update(aside)
+
+    def _mine(self, name: str) -> bool:
+        return name.partition(".")[0] in self.tops
+
+    def run(self) -> Any:
+        """The file as a module; call it with the modules in place."""
+        package = types.ModuleType(self.name)
+        package.__path__ = [str(self.root)]
+        sys.modules[self.name] = package
+        name = self.name
+        for part in self.path.parent.relative_to(self.root).parts:
+            name = f"{name}.{part}"
+            importlib.import_module(name)
+        name = f"{name}.{self.path.stem.replace('.', '_')}"
+        loader = FromSource(name, str(self.path))
+        spec = importlib.util.spec_from_file_location(name, self.path, loader=loader)
+        assert spec is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        loader.exec_module(module)
+        return module
+
+    def around(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """The function, which may import when it is called."""
+
+        def called(x: Any) -> Any:
+            with self.in_place():
+                return function(x)
+
+        return called
+
+
+def _above_packages(folder: Path) -> Path:
+    """The folder that holds the outermost package of this one; the folder itself where it is no package."""
+    while (folder / "__init__.py").is_file():
+        folder = folder.parent
+    return folder
+
+
+def _modules_in(folder: Path) -> set[str]:
+    """Names that can be imported from a folder, but for those of Python and of medprobe."""
+    found = {file.stem for file in folder.glob("*.py")}
+    for child in folder.iterdir():
+        regular = (child / "__init__.py").is_file()
+        if regular or (child.is_dir() and child.name.isidentifier() and not _elsewhere(child.name)):
+            found.add(child.name)
+    return found - set(sys.stdlib_module_names) - {"medprobe"}
+
+
+def _elsewhere(name: str) -> bool:
+    """Whether a regular package of this name is installed, which goes before a folder without `__init__.py`."""
+    loaded = sys.modules.get(name)
+    if loaded is not None:
+        return getattr(loaded, "__file__", None) is not None
+    spec = PathFinder.find_spec(name)
+    return spec is not None and spec.loader is not None and spec.origin is not None
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """sha256 over the bytes of the files, in the order of their paths; of a single file, of its bytes alone."""
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()]
+    return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def files_of_module(name: str) -> list[Path]:
+    """The file of a module of another package, and what it imports anywhere in its code that belongs to no library."""
+    file = Path(getattr(sys.modules[name], "__file__", None) or "")
+    if not file.is_file():
+        return []
+    folder = _above_packages(file.resolve().parent)
+    search = [folder, *(Path(place or ".").resolve() for place in sys.path)]
+    return sorted({file.resolve(), *reached(file.resolve(), search)})
+
+
+def reached(start: Path, search: Sequence[Path]) -> set[Path]:
+    """Every file that the code of `start` imports, and theirs in turn, at the top or inside functions, without running any."""
+    own = _library_of(start)
+    found: set[Path] = set()
+    waiting = [start]
+    while waiting:
+        for file in _imported(waiting.pop(), search):
+            if file not in found and _counts(file, own):
+                found.add(file)
+                waiting.append(file)
+    return found
+
+
+def _counts(file: Path, own: Path | None) -> bool:
+    """Whether a file is no library's, not Python's and not ours; of a plug-in that is installed, its own package counts."""
+    if own is not None and file.is_relative_to(own):
+        return True
+    return not (LIBRARIES & set(file.parts) or file.is_relative_to(PACKAGE) or file.is_relative_to(STANDARD))
+
+
+def _library_of(file: Path) -> Path | None:
+    """The package of an installed file."""
+    return next((child for child in (file, *file.parents) if child.parent.name in LIBRARIES), None)
+
+
+def _imported(file: Path, search: Sequence[Path]) -> Iterator[Path]:
+    for node in ast.walk(_tree(file)):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield from _files_of(name.name, search)
+        elif isinstance(node, ast.ImportFrom):
+            places = search
+            if node.level:
+                places = [file.parents[min(node.level, len(file.parents)) - 1]]
+            for name in node.names:
+                yield from _files_of(f"{node.module}.{name.name}" if node.module else name.name, places)
+
+
+def _files_of(name: str, search: Sequence[Path]) -> Iterator[Path]:
+    """The files along a dotted name, in the first folder that has its first part; a module that is loaded may lie elsewhere."""
+    parts = name.split(".")
+    for place in search:
+        found = [
+            file.resolve()
+            for depth in range(1, len(parts) + 1)
+            for file in (place.joinpath(*parts[:depth]).with_suffix(".py"), place.joinpath(*parts[:depth], "__init__.py"))
+            if file.is_file()
+        ]
+        if found or place.joinpath(parts[0]).is_dir():
+            yield from found
+            return
+    loaded = (sys.modules.get(".".join(parts[:depth])) for depth in range(1, len(parts) + 1))
+    yield from (Path(file).resolve() for module in loaded if (file := getattr(module, "__file__", None)) and file.endswith(".py"))
+
+
+def _tree(file: Path) -> ast.AST:
+    try:
+        return ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError, OSError):  # what cannot be read is met when it is run
+        return ast.Module([], [])
