@@ -293,8 +293,6 @@ def test_missing_images_beside_other_faults_are_told_with_them(tmp_path: Path) -
         ("id,patient,split,image,label", "no column 'target'"),
         ("id,patient,split,image,image", "column 'image' is there 2 times"),
         ("id,split,fold,image,target", "both a split and a fold column"),
-        ("id;patient;split;image;target", "expected commas between columns, found semicolons"),
-        ("id\tpatient\tsplit\timage\ttarget", "expected commas between columns, found tabs"),
     ],
 )
 def test_wrong_columns_are_named(tmp_path: Path, header: str, said: str) -> None:
@@ -607,3 +605,99 @@ def test_channels_of_volumes_are_read_on_the_grid_of_the_first(samples: Path, tm
     assert [source.grid for source in one.images["image"]] == [None, (tmp_path / "CT_image.nii.gz").resolve()]
     assert [source.grid for source in two.images["image"]] == [None, None]
     assert recipes.image(one.images["image"], "ct+suv").pixels.shape == (2, 48, 143, 161)
+
+
+# ------------------------------------------------------------------------- tables of other systems
+
+
+def test_backslashes_stand_between_folders_unless_a_file_has_them_in_its_name(
+    tmp_path: Path,
+) -> None:
+    plain = cases(write(tmp_path))
+    assert cases(write(tmp_path, TABLE.replace("images/", "images\\"))) == plain
+    assert cases(write(tmp_path, TABLE.replace("images/", ".\\images\\"))) == plain
+    (tmp_path / r"images\a.png").touch()
+    found = cases(write(tmp_path, TABLE.replace("images/", "images\\")))
+    assert found[0].images["image"][0].path.name == r"images\a.png"
+    assert found[1] == plain[1]
+
+
+def test_backslashes_are_understood_in_masks_members_and_the_name_of_the_table(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "a.h5").touch()
+    table = "id,patient,split,image,target\n1,p,test,images\\a.png;images\\b.png,m\\a.h5:/x\n"
+    keys = {"kind": '"segmentation"', "cases": r"'m\cases.csv'"}
+    path = write(tmp_path, **keys)
+    (tmp_path / "m" / "cases.csv").write_text(table)
+    (case,) = cases(path)
+    assert [source.path.name for source in case.images["image"]] == ["a.png", "b.png"]
+    assert case.target == (Source(tmp_path.resolve() / "m" / "a.h5", "x"),)
+
+
+@pytest.mark.parametrize("text", [r"..\secret.png", r"images\..\..\secret.png"])
+def test_backslashes_do_not_leave_the_folder(tmp_path: Path, text: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "secret.png").touch()
+    path = write(tmp_path / "data", edited("images/a.png", text))
+    assert "which leaves it" in refusal(path)
+
+
+@pytest.mark.parametrize("text", [r"D:\a.png", r"\\server\share\a.png", r"\images\a.png"])
+def test_paths_of_a_drive_or_server_are_refused_with_the_reason(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, edited("images/a.png", text))
+    assert "paths are relative to the manifest" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "there"),
+    [
+        ("images/A.PNG", "images/a.png"),
+        ("Images/a.png", "images/a.png"),
+        (r"IMAGES\A.png", "images/a.png"),
+        ("images/a.jpg", "images/a.png"),
+        ("images/ü.png", "images/u\u0308.png"),
+        ("images/b c.png", "images/bc.png"),
+    ],
+)
+def test_a_file_of_a_name_that_reads_alike_is_named(tmp_path: Path, text: str, there: str) -> None:
+    path = write(tmp_path, edited("images/a.png", text))
+    for name in ("u\u0308", "bc"):
+        (tmp_path / "images" / f"{name}.png").touch()
+    with pytest.raises(MissingError) as raised:
+        load_manifest(path)
+    assert f"did you mean {there}?" in str(raised.value)
+    both = write(tmp_path, edited("images/a.png", text).replace("d.png,dog", "d.png,dgo"))
+    assert f"did you mean {there}?" in refusal(both)
+
+
+@pytest.mark.parametrize(
+    "name", ["NA", "None", "nan", "NULL", "1e5", "007", "TRUE", "2024-01-02", "-0"]
+)
+def test_ids_patients_and_classes_stay_the_text_they_are(tmp_path: Path, name: str) -> None:
+    table = TABLE.replace("1,p1", f"{name},p1").replace("p2", name).replace("cat", name)
+    found = cases(write(tmp_path, table, classes=f'["{name}", "dog"]'))
+    assert (found[0].id, found[2].patient) == (name, name)
+    assert [case.target for case in found] == [0, 1, 0, 1]
+
+
+def test_a_table_of_a_german_spreadsheet_is_understood(tmp_path: Path) -> None:
+    table = 'sep=;\nid;patient;split;image;target;spacing\n' + "".join(
+        f"{number};p{number};{part};images\\{name}.png;{target};1,5 0,7 0,7\n"
+        for number, (part, name, target) in enumerate(
+            zip(["train"] * 2 + ["test"] * 2, "abcd", ["cat", "dog"] * 2, strict=True)
+        )
+    )
+    found = cases(write(tmp_path, table))
+    assert [case.fields["spacing"] for case in found] == ["1.5 0.7 0.7"] * 4
+    assert found[3].target == 1
+
+
+def test_a_table_of_cases_to_test_alone_is_read_for_scoring(tmp_path: Path) -> None:
+    found = cases(write(tmp_path, TABLE.replace("train", "test")))
+    assert {case.split for case in found} == {"test"}
+    path = write(tmp_path, edited("b.png,dog", "b.png,"))
+    assert "no case in train has class dog" in refusal(path)
+    lacking = TABLE.replace("train", "test").replace("dog", "cat")
+    assert "no case in test has class dog" in refusal(write(tmp_path, lacking))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medprobe.check.duplicates import duplicates, part_of
 from medprobe.check.encoder import Finding
 from medprobe.datasets._layout import checksum, fingerprint, paths_of
 from medprobe.errors import CaseError, MedprobeError
@@ -34,6 +35,8 @@ def check_dataset(dataset: Dataset, root: Path) -> list[Finding]:
     """
     cases = list(dataset.cases(root))
     found = counts_of(cases)
+    with reporting() as progress:
+        digests = Digests(default_cache()).of(paths_of(cases), progress)
     return [
         _counts(dataset, cases, found),
         *_checksums(dataset, cases, found),
@@ -44,7 +47,8 @@ def check_dataset(dataset: Dataset, root: Path) -> list[Finding]:
         _decoding(dataset, cases),
         *_pairs(dataset, cases),
         *_geometry(cases),
-        _fingerprint(cases),
+        duplicates(dataset, cases, digests),
+        _fingerprint(cases, digests),
         Finding("licence", True, dataset.licence),
         Finding("source", True, dataset.source),
         Finding("citation", True, dataset.citation),
@@ -55,12 +59,8 @@ def check_dataset(dataset: Dataset, root: Path) -> list[Finding]:
 def counts_of(cases: Sequence[Case]) -> dict[str, int]:
     """Cases per `train|val|test`, or per `fold0`, `fold1`, ...; under `cases` where they have neither."""
     order = ("train", "val", "test")
-    counts = Counter(_part(case) for case in cases)
+    counts = Counter(part_of(case) for case in cases)
     return dict(sorted(counts.items(), key=lambda item: (order.index(item[0]) if item[0] in order else 3, item[0])))
-
-
-def _part(case: Case) -> str:
-    return case.split or ("cases" if case.fold is None else f"fold{case.fold}")
 
 
 def _counts(dataset: Dataset, cases: Sequence[Case], found: Mapping[str, int]) -> Finding:
@@ -100,7 +100,8 @@ def _checksums(dataset: Dataset, cases: Sequence[Case], found: Mapping[str, int]
     """The ids of each part against the release; only where the counts are the release's."""
     if not dataset.checksums or found != dict(dataset.counts):
         return []
-    wrong = [part for part, known in dataset.checksums.items() if checksum(case.id for case in cases if _part(case) == part) != known]
+    ids = {part: [case.id for case in cases if part_of(case) == part] for part in dataset.checksums}
+    wrong = [part for part, known in dataset.checksums.items() if checksum(ids[part]) != known]
     return [Finding("split", not wrong, f"other cases than released in {', '.join(wrong)}; fetch the lists and labels again" if wrong else "the cases of every part are those released")]
 
 
@@ -123,8 +124,9 @@ def _classes(dataset: Dataset, cases: Sequence[Case]) -> Finding:
     if dataset.kind not in ("classification", "bags"):
         return Finding("classes", True, ", ".join(dataset.classes) + ": in masks, which are read when they are scored")
     lacking = []
-    for part in sorted({_part(case) for case in cases} - {"val"}):
-        present = {place for case in cases if _part(case) == part for place in _present(dataset, case)}
+    for part in sorted({part_of(case) for case in cases} - {"val"}):
+        members = [case for case in cases if part_of(case) == part]
+        present = {place for case in members for place in _present(dataset, case)}
         absent = [name for place, name in enumerate(dataset.classes) if place not in present]
         lacking += [f"{part} lacks {', '.join(absent)}"] if absent else []
     return Finding("classes", not lacking, "; ".join(lacking) or f"all {len(dataset.classes)} in every part to train or test")
@@ -144,18 +146,24 @@ def _files(cases: Sequence[Case]) -> Finding:
 
 
 def _decoding(dataset: Dataset, cases: Sequence[Case]) -> Finding:
-    chosen = _sampled(cases)
+    tried = [(case, role) for case in _sampled(cases) for role in case.images]
     faults, shapes = [], set()
-    for case in chosen:
-        for role, sources in case.images.items():
-            try:
-                planes = recipes.planes(sources, window=dataset.recipe, size=None, stop=1, crop=dataset.crop, colour=1 if dataset.grey else None)
-                shapes.add(planes.frame.shape)
-                _check_mask(dataset, case, role, planes.frame.shape)
-            except MedprobeError as error:
-                faults.append(str(error))
-    sides = " and ".join(f"{height}x{width}" for height, width in (sorted(shapes) if len(shapes) < 3 else (min(shapes), max(shapes))))
-    return Finding("images", not faults, f"{len(faults)} of {len(chosen)} tried cannot be read, first: {faults[0]}" if faults else f"{len(chosen)} tried, all readable, {sides} pixels")
+    for case, role in tried:
+        try:
+            planes = recipes.planes(
+                case.images[role], window=dataset.recipe, size=None, stop=1, crop=dataset.crop,
+                colour=1 if dataset.grey else None,
+            )  # fmt: skip
+            shapes.add(planes.frame.shape)
+            _check_mask(dataset, case, role, planes.frame.shape)
+        except MedprobeError as error:
+            faults.append(str(error))
+    if faults:
+        said = f"{len(faults)} of {len(tried)} tried cannot be used, first: {faults[0]}"
+        return Finding("images", False, said)
+    ends = sorted(shapes) if len(shapes) < 3 else (min(shapes), max(shapes))
+    sides = " and ".join(f"{height}x{width}" for height, width in ends)
+    return Finding("images", True, f"{len(tried)} tried, all readable, {sides} pixels")
 
 
 def _pairs(dataset: Dataset, cases: Sequence[Case]) -> list[Finding]:
@@ -216,10 +224,7 @@ def _check_mask(dataset: Dataset, case: Case, role: str, shape: tuple[int, int])
         raise CaseError(f"{case.id}: expected a mask of the size of its image, {shape[0]} x {shape[1]}, found {size[-2]} x {size[-1]}; write the mask on the image's pixels")
 
 
-def _fingerprint(cases: Sequence[Case]) -> Finding:
-    paths = paths_of(cases)
-    with reporting() as progress:
-        digests = Digests(default_cache()).of(paths, progress)
-    unread = sorted(path for path in paths if path not in digests)
+def _fingerprint(cases: Sequence[Case], digests: Mapping[Path, str]) -> Finding:
+    unread = sorted(path for path in paths_of(cases) if path not in digests)
     said = f"{len(unread)} files cannot be read, first {unread[0]}" if unread else fingerprint(cases, digests)
     return Finding("fingerprint", not unread, said)

@@ -1,6 +1,5 @@
 """What every official layout needs: where a dataset is, its files by stem, what is missing, and its fingerprint."""
 
-import csv
 import hashlib
 import os
 import tomllib
@@ -8,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medprobe.datasets._csv import sheet_of
 from medprobe.errors import MissingError, RequestError
 from medprobe.files import digest_of
 from medprobe.types import Case, Dataset, Lattice, Source
@@ -54,19 +54,25 @@ def refuse_absent(dataset: Dataset, paths: Iterable[Path]) -> None:
 
 
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Rows of an official CSV by column name; a byte order mark, CRLF and further columns are fine.
+    """Rows of an official CSV by column name; what `_csv` understands and further columns are fine.
 
     RequestError if a column is not there; MissingError if the last line ends early.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        absent = [name for name in columns if name not in (reader.fieldnames or ())]
-        if absent:
-            raise RequestError(f"{path}: expected the columns {', '.join(columns)}, found {','.join(reader.fieldnames or ()) or 'an empty file'!r}; use the released file")
-        for row in reader:
-            if any(row[name] is None for name in columns):
-                raise MissingError(f"{path}: expected {len(reader.fieldnames or ())} values in line {reader.line_num}, found fewer; the download may be partial, fetch it again")
-            yield row
+    sheet = sheet_of(path, columns)
+    header = sheet.header
+    if any(name not in header for name in columns):
+        raise RequestError(
+            f"{path}: expected the columns {', '.join(columns)}, "
+            f"found {','.join(header) or 'an empty file'!r}; use the released file"
+        )
+    needed = 1 + max(header.index(name) for name in columns)
+    for number, cells in sheet.rows:
+        if len(cells) < needed:
+            raise MissingError(
+                f"{path}: expected {len(header)} values in line {number}, found fewer; "
+                "the download may be partial, fetch it again"
+            )
+        yield dict(zip(header, cells, strict=False))
 
 
 def checksum(ids: Iterable[str]) -> str:
@@ -74,11 +80,19 @@ def checksum(ids: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
 
 
-def refuse_missing(dataset: str, missing: Collection[str], expected: int, base: Path) -> None:
-    """MissingError with the count and the first names, when anything is missing."""
+PARTIAL = "the download may be partial, fetch the rest"
+
+
+def refuse_missing(
+    dataset: str, missing: Collection[str], expected: int, base: Path, hint: str = PARTIAL
+) -> None:
+    """MissingError with the count and the first names, when anything is missing; `hint`: a cause."""
     if missing:
         first = ", ".join(sorted(missing)[:5]) + (", …" if len(missing) > 5 else "")
-        raise MissingError(f"{dataset}: {len(missing):,} of {expected:,} files are missing under {base}, first {first}; the download may be partial, fetch the rest")
+        raise MissingError(
+            f"{dataset}: {len(missing):,} of {expected:,} files are missing under {base}, "
+            f"first {first}; {hint}"
+        )
 
 
 def locate(dataset: Dataset, data: Path | None) -> Path:

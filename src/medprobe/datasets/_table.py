@@ -1,18 +1,18 @@
 """The CSV of a manifest: rows to `Case`s, every fault collected with its row. Row 1 is the line of column names."""
 
-import csv
 import functools
-import io
 import math
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal, cast
 
-from medprobe.datasets._layout import paths_of, refuse_missing
+from medprobe.datasets._csv import NAMES, sheet_of
+from medprobe.datasets._layout import PARTIAL, paths_of, refuse_missing
 from medprobe.errors import CaseError, RequestError
 from medprobe.registry import did_you_mean
 from medprobe.types import Case, Dataset, Source, Split
@@ -77,7 +77,12 @@ def refusal(path: Path, what: str, faults: Sequence[str]) -> RequestError:
 
 
 def inside(root: Path, text: str, real: Callable[[str], str] = os.path.realpath) -> Path:
-    """The path below the manifest's folder; RequestError if it leaves it, also by a symbolic link."""
+    """The path below the manifest's folder; RequestError if it leaves it, also by a symbolic link.
+
+    Backslashes stand between folders, as on Windows, where no file has them in its name.
+    """
+    if "\\" in text and not PureWindowsPath(text).drive and not os.path.lexists(root / text):
+        text = text.replace("\\", "/")
     if Path(text).is_absolute() or PureWindowsPath(text).is_absolute():
         raise RequestError(f"paths are relative to the manifest, so that its folder can be moved; found {text!r}, make it relative")
     path = root / text
@@ -87,6 +92,31 @@ def inside(root: Path, text: str, real: Callable[[str], str] = os.path.realpath)
     if not Path(real(str(path.parent)) if direct else os.path.realpath(path)).is_relative_to(root):
         raise RequestError(f"expected a path inside the manifest's folder, found {text!r}, which leaves it{' through a link' if '..' not in text else ''}; move or copy the file in")
     return path
+
+
+def near_to(root: Path, path: str) -> str | None:
+    """A file below the root of this name but for capitals, blanks, accents or suffix, if any."""
+    folder = root
+    *folders, name = Path(path).parts
+    for part in folders:
+        if (found := _alike(folder, part)) is None:
+            return None
+        folder = folder / found
+    found = _alike(folder, name) or _alike(folder, Path(name).stem, stems=True)
+    return str((folder / found).relative_to(root)) if found else None
+
+
+def _alike(folder: Path, name: str, stems: bool = False) -> str | None:
+    """The name in a folder that is this one, or else reads like it."""
+
+    def plain(text: str) -> str:
+        text = Path(text).stem if stems else text
+        return "".join(unicodedata.normalize("NFKD", text).casefold().split())
+
+    if not stems and os.path.lexists(folder / name):
+        return name
+    there = sorted(os.listdir(folder)) if folder.is_dir() else []
+    return next((each for each in there if plain(each) == plain(name)), None)
 
 
 class Table:
@@ -116,40 +146,41 @@ class Table:
                 self._absences(found)
         paths = {str(path.relative_to(self.root)) for path in paths_of(found)}
         missing = sorted(path for path in paths if not os.path.exists(self.root / path))
+        near = near_to(self.root, missing[0]) if missing else None
+        hint = f"did you mean {near}? Capitals, blanks, accents and suffixes count"
         if self.faults:
             if missing:
                 what = "images and masks" if self.dataset.kind in MASKS else "images"
-                self.faults.append(f"{len(missing):,} of {len(paths):,} {what} are missing, first {', '.join(missing[:5])}; correct the paths, or fetch the {what}")
+                advice = hint if near else f"correct the paths, or fetch the {what}"
+                self.faults.append(
+                    f"{len(missing):,} of {len(paths):,} {what} are missing, "
+                    f"first {', '.join(missing[:5])}; {advice}"
+                )
             raise refusal(self.path, self.file.name, self.faults)
-        refuse_missing(self.dataset.name, missing, len(paths), self.root)
+        refuse_missing(self.dataset.name, missing, len(paths), self.root, hint if near else PARTIAL)
         return found
 
     def _rows(self) -> list[tuple[int, dict[str, str]]]:
         """(row number, column → text) of every row that has as many values as there are columns."""
-        try:
-            reader = csv.reader(io.StringIO(self.file.read_bytes().decode("utf-8-sig"), newline=""))
-            lines = [(reader.line_num, [value.strip() for value in values]) for values in reader]
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise RequestError(f"{self.file}: expected comma-separated UTF-8 text, found {error}; save it as CSV in UTF-8") from None
-        header = lines[0][1] if lines else []
-        self._check(header)
+        known = [*self.required, *self.targets, *OPTIONAL]
+        sheet = sheet_of(self.file, known)
+        header = sheet.header
+        self._check(header, known)
         rows = []
-        for number, values in lines[1:]:
-            if not any(values):
-                continue
+        for number, values in sheet.rows:
             if len(values) == len(header):
-                rows.append((number, dict(zip(header, values, strict=True))))
+                row = dict(zip(header, values, strict=True))
+                rows.append((number, row | {"spacing": sheet.number(row.get("spacing", ""))}))
             else:
-                self._fault(number, f"expected {len(header)} values, found {len(values)}; put a value with a comma in quotes", decisive=True)
+                said = f"expected {len(header)} values, found {len(values)}"
+                mark = NAMES[sheet.separator]
+                self._fault(number, f"{said}; put a value with a {mark} in quotes", decisive=True)
         if not rows and not self.faults:
             self.faults.append("expected at least one case, found none; write one line for each image")
         return rows
 
-    def _check(self, header: list[str]) -> None:
+    def _check(self, header: list[str], known: list[str]) -> None:
         """Faults of the column names; those without which no row can be understood are raised at once."""
-        if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
-            raise RequestError(f"{self.file}: expected commas between columns, found {'semicolons' if ';' in header[0] else 'tabs'}; save it as comma-separated")
-        known = [*self.required, *self.targets, *OPTIONAL]
         optional = self.dataset.kind == "registration" and not set(self.targets) & set(header)
         self.faults += [f"no column {name!r}; add it" for name in (*self.required, *(() if optional else self.targets)) if name not in header]
         self.faults += [f"column {name!r} is there {header.count(name)} times; keep one" for name in dict.fromkeys(header) if header.count(name) > 1]
@@ -277,8 +308,10 @@ class Table:
             self.faults.append(f"folds must be 0, 1, ... without a gap and two at least, found {', '.join(map(str, folds))}; number them so")
 
     def _absences(self, cases: list[Case]) -> None:
-        """Classes that cannot be learnt or scored."""
-        for part in ("train", "test") if self.part == "split" else (None,):
+        """Classes that cannot be learnt or scored; scoring alone needs no case to train."""
+        trained = any(case.split == "train" for case in cases)
+        parts = (*(["train"] if trained else []), "test") if self.part == "split" else (None,)
+        for part in parts:
             targets = [case.target for case in cases if case.target is not None and part in (None, case.split)]
             if self.dataset.multilabel:
                 absent = [name for place, name in enumerate(self.dataset.classes) if not any(target[place] == 1 for target in targets)]

@@ -11,7 +11,7 @@ files lie in folders of that name. Such an object sees no pixels: `features_of(c
 
 import hashlib
 import json
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -120,7 +120,7 @@ def read_encoded(folder: Path) -> tuple[dict[str, dict[str, np.ndarray]], Path]:
     try:
         facts = json.loads((folder / "features.json").read_text())
         ids, columns = [str(name) for name in facts["ids"]], dict(facts["columns"])
-        path = folder / Path(facts["file"]).name
+        path = folder / PureWindowsPath(facts["file"]).name  # of either system
         if path.suffix == ".npy":
             matrix = np.load(path, allow_pickle=False)
         elif path.suffix == ".parquet":
@@ -149,7 +149,7 @@ def read_table(path: Path) -> dict[str, dict[str, np.ndarray]]:
             raise MissingError(
                 f"expected ids (n,) and features (n, D) in {path}, found {', '.join(arrays.files)}; write both with one row per case"
             )
-        ids = [str(name) for name in arrays["ids"]]
+        ids = [name.decode() if isinstance(name, bytes) else str(name) for name in arrays["ids"]]
         if double := sorted({name for name in ids if ids.count(name) > 1} if len(set(ids)) < len(ids) else ()):
             raise MissingError(f"expected every id once in {path}, found {double[0]!r} more often; keep one row per case")
         return {name: {"cls": row} for name, row in zip(ids, arrays["features"], strict=True)}
