@@ -208,6 +208,8 @@ class Sample:
     images: Mapping[str, Image] = field(default_factory=dict)
     target: Any = None
     descriptors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    shape: tuple[int, int, int] | None = None
+    """Of a pair that is registered on another grid than its own: the shape (z, y, x) of its own."""
 
 
 @runtime_checkable
@@ -434,6 +436,10 @@ class Task:
     stride: int = 1
     axis: Axis = "axial"
     warp: Literal["nearest", "linear"] = "nearest"
+    min_slices: int = 0
+    """Fewest voxels along each axis of the grid on which volumes are registered."""
+    spacing: tuple[float, float, float] | None = None
+    """Voxel size (z, y, x) in mm of that grid; None: the image's own."""
     reduce: str | None = None
     layers: tuple[int, ...] | None = None
     main: str = "auroc"
@@ -448,7 +454,12 @@ class Task:
         return f"{self.dataset}/{self.head}"
 
     def config(self) -> dict[str, Any]:
-        """All fields as JSON-able values, but for those of volumes and pairs that are as they always were: keys of earlier results hold."""
-        usual = {"channels": "late", "stride": 1, "axis": "axial", "warp": "nearest"}
-        fields = {name: value for name, value in dataclasses.asdict(self).items() if usual.get(name) != value or value is None}
+        """All fields as JSON. Fields added later are omitted at their default, so that keys of
+        existing results stay valid."""
+        added = {
+            "channels": "late", "stride": 1, "axis": "axial", "warp": "nearest",
+            "min_slices": 0, "spacing": None,
+        }  # fmt: skip
+        values = dataclasses.asdict(self).items()
+        fields = {name: value for name, value in values if added.get(name, ...) != value}
         return json.loads(json.dumps(fields, default=str))

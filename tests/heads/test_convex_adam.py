@@ -143,6 +143,25 @@ def test_options_change_what_they_say(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(smooth, expected[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("steps", [3, (2, 4, 4), [2, 3, 3]])
+def test_the_head_takes_steps_as_the_function_does(rng: np.random.Generator, steps: Any) -> None:
+    from medprobe.errors import RequestError
+    from medprobe.heads.convexadam import ConvexAdam
+    from medprobe.types import Context, Sample, State
+
+    fixed, moving = textures(rng, (12, 24, 24)), textures(rng, (12, 24, 24))
+    sample = Sample("a", "p", descriptors={"fixed": fixed, "moving": moving})
+    head = ConvexAdam(grid_sp=steps, grid_sp_adam=steps, niter=3)
+    found = head.displacement(State(), sample, Context(0, dims=3))
+    expected = convex_adam(
+        fixed, moving, grid_sp=steps, disp_hw=3, lambda_weight=1.25, niter=3, grid_sp_adam=steps
+    )
+    np.testing.assert_array_equal(found, expected)
+    for wrong in (0, (2, 0, 2), (2,), 1.5, "2"):
+        with pytest.raises(RequestError, match="grid_sp_adam must be a whole number >= 1, or one"):
+            ConvexAdam(grid_sp_adam=wrong)
+
+
 def test_importing_medprobe_loads_neither_torch_nor_numba() -> None:
     script = "import sys, medprobe; medprobe.convex_adam; print([m for m in ('torch', 'numba', 'scipy') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.ndimage import correlate, gaussian_filter, map_coordinates
 
 from medprobe.errors import RequestError
-from medprobe.metrics import registration
+from medprobe.metrics import dense, registration
 from medprobe.metrics.registration import (
     folding_fraction,
     jacobian_determinant,
@@ -94,6 +94,34 @@ def test_linear_labels_are_the_largest_interpolated_mask(rng, shape, halves):
     if halves:
         displacement = np.round(displacement * 2) / 2
     np.testing.assert_array_equal(warp_labels(moving, displacement, "linear"), by_one_hot(moving, displacement))
+
+
+@pytest.mark.parametrize("shape", [(8, 20, 22), (40, 31)])
+def test_labels_that_end_at_the_outermost_centres_are_those_of_scipy(rng, shape):
+    labels = rng.integers(0, 4, shape).astype(np.uint8)
+    displacement = 1.5 * rng.standard_normal((len(shape), *shape))
+    position = displacement + np.indices(shape)
+    expected = map_coordinates(labels, np.floor(position + 0.5), order=0, mode="constant")
+    outside = (position < 0) | (position > np.array(shape).reshape(-1, *[1] * len(shape)) - 1)
+    expected[outside.any(axis=0)] = 0
+    found = registration.warp_labels(labels, displacement, rim="centre")
+    np.testing.assert_array_equal(found, expected)
+    theirs = map_coordinates(labels, position, order=0, mode="constant", cval=0)
+    np.testing.assert_array_equal(found, theirs)
+    assert (registration.warp_labels(labels, displacement) != found).any()
+    with pytest.raises(RequestError, match="no rim named 'center'"):
+        registration.warp_labels(labels, displacement, rim="center")
+
+
+@pytest.mark.parametrize("shape", [(4, 12, 12), (12, 12)])
+def test_both_ends_of_the_moving_image_have_a_key(shape):
+    """Half a voxel along the first axis: the last slice is carried by one convention only."""
+    labels, displacement = np.ones(shape, np.uint8), np.zeros((len(shape), *shape))
+    displacement[0] = 0.4
+    values = dense.registration_case(displacement, labels, labels, 2, (1.0,) * len(shape))
+    assert values["dice"] == [1.0]
+    rest = (shape[0] - 1) / shape[0]
+    assert values["dice.rim_centre"] == pytest.approx([2 * rest / (1 + rest)])
 
 
 def test_ties_of_linear_go_to_the_lower_label_and_outside_is_background():

@@ -131,6 +131,25 @@ def test_the_heart_at_end_diastole_is_carried_to_end_systole(samples: Path, tmp_
     assert all(found[one]["low"] > 0 for one in above), "of the volumes' raw intensities and of a network of 10 epochs nothing is promised"
 
 
+def test_hearts_of_few_slices_are_registered_better_on_a_finer_grid(
+    samples: Path, tmp_path: Path
+) -> None:
+    """Volumes of 5 to 14 slices; `mind` at the default of `task.min_slices` and on their own grid."""
+    task = cardiac(samples, tmp_path, 3)
+    own = "mind (min_slices=0)"
+    for more in ((), ("--set", "task.min_slices=0")):
+        words = ("-m", "mind", "-t", f"{task}/convexadam", *more, "-o", "out", "--cache", "cache")
+        medprobe(tmp_path, "run", *words)
+    rows = json.loads(medprobe(tmp_path, "compare", "out", "--baseline", own, "--json"))
+    (row,) = (row for row in rows if row["model"] == "mind")
+    for file in sorted((tmp_path / "out").rglob("seed0.json")):
+        result = json.loads(file.read_text())
+        seconds, dice = result["provenance"]["seconds"], result["scores"]["dice"]["value"]
+        print(f"{file.parent.name}: Dice {dice:.3f}, {seconds}")
+    print(f"difference {row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]")
+    assert row["low"] > 0.02
+
+
 def test_one_hippocampus_is_carried_onto_another(samples: Path, tmp_path: Path) -> None:
     """Another ConvexAdam on other pairs: 0.60 before, 0.75 after."""
     task = hippocampi(samples, tmp_path)

@@ -1,6 +1,7 @@
 """Registration by the command line: pairs of pictures and volumes through run, score, report, compare and show."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from medprobe.datasets.manifest import load_manifest
 from medprobe.errors import CaseError, RequestError
 from medprobe.metrics.dense import registration_case
+from medprobe.run import pair_pictures, panels, reading
+from medprobe.tasks.suites import default_task, with_settings
 
 PAIRS = 8
 
@@ -244,3 +248,58 @@ def test_a_label_that_is_carried_out_of_the_grid_is_a_miss_without_a_distance() 
 def test_a_basis_of_the_foreground_has_the_images_it_looks_at(plane: Path, name: str) -> None:
     asked(plane, "mean-rgb", "convexadam", reduce=name, niter=2)
     assert list((plane / "out/results").rglob("seed0.json"))
+
+
+def test_volumes_are_registered_on_a_finer_grid_and_written_on_their_own(
+    tmp_path: Path, medprobe
+) -> None:
+    write_pairs(tmp_path, 3)
+    words = ("run", "-m", "pixels", "-t", "rings.toml/convexadam", "--cache", "cache")
+    settings = {"task.min_slices": (0, 26), "task.spacing": ("[2, 1, 2]",)}
+    for key, values in settings.items():
+        for value in values:
+            medprobe(tmp_path, *words, "--set", f"{key}={value}", "-o", f"{key}-{value}")
+            (file,) = (tmp_path / f"{key}-{value}/predictions").rglob("c5.disp.nii.gz")
+            assert nibabel.load(file).shape[:3] == (32, 32, 12)
+            assert scores(tmp_path, f"{key}-{value}", "convexadam")["dice"]["value"] > 0.75
+    plain = (tmp_path / "task.min_slices-0/results").rglob("seed0.json")
+    finer = (tmp_path / "task.min_slices-26/results").rglob("seed0.json")
+    configs = [json.loads(next(files).read_text())["task"]["config"] for files in (plain, finer)]
+    assert [config.get("min_slices") for config in configs] == [None, 26]
+
+
+def test_a_grid_is_chosen_for_volumes_with_a_spacing_alone(tmp_path: Path) -> None:
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "bare").mkdir()
+    write_pairs(tmp_path / "flat", 2)
+    write_pairs(tmp_path / "bare", 3)
+    for file in (tmp_path / "bare").glob("*.nii.gz"):
+        np.save(file.with_name(file.name[:-7] + ".npy"), np.asarray(nibabel.load(file).dataobj).T)
+    table = tmp_path / "bare/cases.csv"
+    table.write_text(table.read_text().replace(".nii.gz", ".npy"))
+    expected = [
+        ("flat", "min_slices", 20, "task.min_slices is for the registration of volumes"),
+        ("flat", "spacing", 2, "task.spacing is for the registration of volumes"),
+        ("bare", "spacing", 2, "none for 8 of 8 cases, first c0"),
+        ("bare", "spacing", [1, 2], "expected millimetres, one number or three"),
+        ("bare", "spacing", "2 0 1", "expected millimetres, one number or three"),
+        ("bare", "min_slices", -1, "expected a whole number"),
+    ]
+    for home, field, value, sentence in expected:
+        dataset = load_manifest(tmp_path / home / "rings.toml")
+        task = default_task(dataset, "convexadam")
+        with pytest.raises(RequestError, match=re.escape(sentence)):
+            reading.check(
+                with_settings(task, {f"task.{field}": value}), dataset, list(dataset.cases(tmp_path))
+            )
+
+
+def test_only_what_lies_outside_the_moving_image_is_said_to() -> None:
+    """Pixels as light as the grey of what is not seen are part of an image."""
+    moving = np.full((1, 6, 6), panels.UNSEEN / 255)
+    still, shifted = np.zeros((3, 1, 6, 6)), np.zeros((3, 1, 6, 6))
+    shifted[2] = 0.75
+    assert not pair_pictures._carried(moving, still, 0)[1].any()
+    outside = pair_pictures._carried(moving, shifted, 0)[1]
+    assert outside[:, -1].all()
+    assert not outside[:, :-1].any()

@@ -8,6 +8,7 @@ import numpy as np
 
 from medprobe.errors import CaseError, MedprobeError, RequestError
 from medprobe.features.bank import Bank
+from medprobe.features.regrid import Regrid
 from medprobe.features.rows import side_by_side
 from medprobe.imaging import recipes
 from medprobe.types import Features, Image, Pooling, Reduce, Sample, Source, stack_targets
@@ -23,6 +24,8 @@ class Item:
     sources: Mapping[str, tuple[Source, ...]]
     target: Any = None
     plane: int | None = None
+    spacing: tuple[float, float, float] | None = None
+    """(z, y, x) in mm, where the grid of a registration follows from it."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class EncodedSamples:
     decode_target: Callable[[Any], Any] | None = None
     describe: tuple[Callable[[np.ndarray], np.ndarray], ...] = ()
     dims: int = 3
+    regrid: Regrid | None = None
+    """Brings pairs to the grid on which they are registered, after `reduce` and before `describe`."""
     levels: int | None = None
     """How many of the grids, from the last, the head is given; None: all that there are."""
     vectors: dict[tuple, np.ndarray] = field(default_factory=dict, compare=False)
@@ -60,9 +65,13 @@ class EncodedSamples:
         features = {} if bank is None else {role: self._features(item.id, keys, item.plane) for role, keys in item.keys.items()}
         images = {role: recipes.image(sources, self.window) for role, sources in item.sources.items()} if self.images or self.describe else {}
         target = self.decode_target(item.target) if self.decode_target else item.target
-        descriptors = {role: self._described(image) for role, image in images.items()} if self.describe else {}
-        sample = Sample(item.id, item.patient, features, images, target, descriptors)
-        return self.reduce(sample) if self.reduce else sample
+        sample = Sample(item.id, item.patient, features, images, target)
+        sample = self.reduce(sample) if self.reduce else sample
+        sample = self.regrid(sample, item.spacing) if self.regrid else sample
+        if not self.describe:
+            return sample
+        described = {role: self._described(image) for role, image in sample.images.items()}
+        return replace(sample, descriptors=described)
 
     def _described(self, image: Image) -> np.ndarray:
         pixels = image.pixels if self.dims == 3 else image.pixels[:, 0]
@@ -80,7 +89,7 @@ class EncodedSamples:
 
     def bare(self) -> "EncodedSamples":
         """The same samples with nothing but their targets."""
-        return replace(self, bank=None, images=False, describe=(), reduce=None)
+        return replace(self, bank=None, images=False, describe=(), reduce=None, regrid=None)
 
     @property
     def targets(self) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 
 from medprobe.errors import CaseError, MedprobeError, RequestError
 from medprobe.heads import _fits, _pooled
-from medprobe.heads._pairs import Registration, images_of
+from medprobe.heads._pairs import Registration, images_of, on_own_grid
 from medprobe.heads.networks import monai
 from medprobe.types import Context, Sample, Samples, State
 
@@ -219,7 +219,8 @@ class Flow(Registration):
 
     def _validate(self, net: Any, tensors: dict[str, np.ndarray], val: Samples, ctx: Context) -> float:
         assert ctx.monitor is not None
-        scores = [ctx.monitor(self._predicted(net, tensors, sample, ctx), sample.target) for sample in val]
+        moves = ((self._predicted(net, tensors, sample, ctx), sample) for sample in val)
+        scores = [ctx.monitor(on_own_grid(u, sample), sample.target) for u, sample in moves]
         known = [score for score in scores if not math.isnan(score)]
         return float(np.mean(known)) if known else math.nan
 

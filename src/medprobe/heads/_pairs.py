@@ -16,6 +16,7 @@ import numpy as np
 
 from medprobe.errors import CaseError, MedprobeError, RequestError
 from medprobe.heads import _fits
+from medprobe.imaging.displacements import displacement_on
 from medprobe.registry import did_you_mean
 from medprobe.types import Context, Features, Image, Kind, Sample, Samples, State
 
@@ -30,6 +31,8 @@ class Registration:
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"registration"})
     learns: ClassVar[bool] = False
+    min_slices: ClassVar[int] = 0
+    """What `task.min_slices` is for volumes, where nobody says otherwise."""
     tune: str = ""
 
     @property
@@ -39,7 +42,7 @@ class Registration:
 
     @abstractmethod
     def displacement(self, state: State, sample: Sample, ctx: Context) -> np.ndarray:
-        """(3, D, H, W) or (2, H, W) float32 of one pair."""
+        """(3, D, H, W) or (2, H, W) float32 of one pair, on the grid of the sample."""
 
     def learn(self, train: Samples, val: Samples | None, ctx: Context) -> State:
         """What is learned from training pairs; nothing, unless a head says otherwise."""
@@ -57,7 +60,8 @@ class Registration:
         for number, settings in enumerate(tried):
             head = replace(self, **settings, tune="")
             state = head.learn(train, val, ctx)
-            each = [ctx.monitor(head.displacement(state, sample, ctx), sample.target) for sample in val]
+            moves = ((head.displacement(state, sample, ctx), sample) for sample in val)
+            each = [ctx.monitor(on_own_grid(u, sample), sample.target) for u, sample in moves]
             known = [score for score in each if not math.isnan(score)]
             mean = float(np.mean(known)) if known else math.nan
             scores.append(None if math.isnan(mean) else mean)
@@ -74,7 +78,7 @@ class Registration:
             found = np.asarray(head.displacement(state, sample, ctx), dtype=np.float32)
             if not np.isfinite(found).all():
                 raise MedprobeError(f"{sample.id}: {type(self).__name__.lower()} gave a displacement that is not finite; check the images, or lower the learning rate")
-            yield found
+            yield on_own_grid(found, sample)
 
     def seconds(self, channels: int, sides: Sequence[int], parts: Sequence[int]) -> float:
         """About how long a fit and its predictions take: measured on a random pair of `sides` ([D,] H, W), cut to 64 voxels each, and
@@ -117,6 +121,11 @@ class Registration:
     def identity(self) -> dict[str, Any]:
         """What a checkpoint of this head must agree with."""
         return {**asdict(self), "head": type(self).__name__}
+
+
+def on_own_grid(displacement: np.ndarray, sample: Sample) -> np.ndarray:
+    """A displacement on the sample's grid, on that of its images as they are stored."""
+    return displacement if sample.shape is None else displacement_on(displacement, sample.shape)
 
 
 def _value(text: str) -> Any:

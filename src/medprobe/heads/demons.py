@@ -22,15 +22,17 @@ SMALLEST = 16
 @dataclass(frozen=True)
 class Demons(Registration):
     """`iterations` at each of three resolutions. `standard_deviations`: of the Gaussian that smooths the displacement after each
-    of them, in voxels of the resolution; `update_deviations`: of the one that smooths the step (0: none). `match_histograms` gives the moving image the
-    intensities of the fixed one first."""
+    of them, in voxels of the resolution; `update_deviations`: of the one that smooths the step (0: none).
+    `match_histograms` gives the moving image the intensities of the fixed one first, since the forces
+    compare grey levels: of two patients, or two scans, these differ. Turn it off between modalities."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"image"})
+    min_slices: ClassVar[int] = 18
     variant: str = "diffeomorphic"
     iterations: int = 50
     standard_deviations: float = 1.5
     update_deviations: float = 0.0
-    match_histograms: bool = False
+    match_histograms: bool = True
 
     def __post_init__(self) -> None:
         _pooled.require_one_of("demons", "variant", ("symmetric", "diffeomorphic"), self.variant)

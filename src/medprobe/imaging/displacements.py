@@ -22,6 +22,7 @@ from medprobe.imaging import arrays, nifti
 from medprobe.imaging.formats import identify
 from medprobe.imaging.labels import APART, LabelMap, corners_apart
 from medprobe.imaging.raw import check_finite, said_plainly
+from medprobe.imaging.resample import stretched
 from medprobe.types import Source
 
 MEMBER = "displacement"
@@ -44,6 +45,13 @@ def read_displacement(source: Source, *, dims: int, fixed: LabelMap | None = Non
     if fixed is not None and (apart := corners_apart(fixed.shape, affine, fixed.affine)) > APART:
         raise RequestError(f"{path}: expected a displacement field where the fixed image is, found it {apart:.3g} voxels away; write it with the affine of the fixed image")
     return vectors
+
+
+def displacement_on(vectors: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A displacement (3, D, H, W) on the grid of `shape` over the same extent, in its voxels."""
+    ratio = np.array(shape) / vectors.shape[1:]
+    scale = ratio.astype(np.float32).reshape(-1, *[1] * len(shape))
+    return np.asarray(stretched(vectors, shape) * scale, np.float32)
 
 
 def write_displacement(path: Path, vectors: np.ndarray, affine: np.ndarray | None = None, spacing: tuple[float, float, float] | None = None) -> None:

@@ -65,6 +65,22 @@ def divided(raw: Raw, shape: tuple[int, int, int], path: Path) -> Raw:
     return replace(raw, pixels=np.stack(resized).reshape(-1, *shape), spacing=None, affine=None)
 
 
+def stretched(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """(C, D, H, W) on `shape` (z, y, x) over the same extent, linearly between voxel centres: float32.
+
+    Beyond the outermost centres the value stays.
+    """
+    if array.shape[1:] == shape:
+        return np.asarray(array, np.float32)
+    import torch
+
+    volume = torch.as_tensor(np.ascontiguousarray(array, np.float32))[None]
+    resized = torch.nn.functional.interpolate(
+        volume, size=shape, mode="trilinear", align_corners=False
+    )
+    return resized[0].numpy()
+
+
 def _steps(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(3, 3) and (3,) in (z, y, x) order: target index → source index. `source`, `target`: (4, 4) from (x, y, z) to world."""
     between = np.linalg.inv(source) @ target

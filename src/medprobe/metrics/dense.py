@@ -97,13 +97,21 @@ def registration_case(displacement: np.ndarray, moving: np.ndarray, fixed: np.nd
     Folding is NaN where nothing is left between the borders that are cropped.
     """
     from medprobe.metrics.registration import CROP as CROPPED
-    from medprobe.metrics.registration import folding_fraction, sdlogj, warp_labels
+    from medprobe.metrics.registration import (
+        between_centres,
+        folding_fraction,
+        sdlogj,
+        warp_labels,
+    )
 
     warped = warp_labels(moving, displacement, warp)
     values = segmentation_case(warped, fixed, classes, spacing, images=False, volumes=False)
+    ignored = IGNORED if fixed.min() < 0 else None
+    cut = np.where(between_centres(displacement, moving.shape), warped, 0)
+    values["dice.rim_centre"] = overlap(cut, fixed, classes, ignore=ignored).dice[1:]
     inner = min(displacement.shape[1:]) > 2 * CROPPED
     folds = (folding_fraction(displacement), sdlogj(displacement)) if inner else (np.nan, np.nan)
-    before = overlap(moving, fixed, classes, ignore=IGNORED if fixed.min() < 0 else None).dice[1:]
+    before = overlap(moving, fixed, classes, ignore=ignored).dice[1:]
     return values | {"folding_fraction": np.array(folds[0]), "sdlogj": np.array(folds[1]), "dice.unregistered": before}
 
 

@@ -27,23 +27,35 @@ BLOCK = 2**17
 """Voxels worked on at a time: beyond input and output, memory stays below about 50 MB."""
 CROP = 2
 """Voxels of the field cut off every side before its determinant is judged."""
+RIMS = ("voxel", "centre")
 TIE = 1e-9
 """Shares of two labels that differ by less are equal: they are sums of products in another order."""
 
 
 def warp_labels(
-    labels: np.ndarray, displacement: np.ndarray, order: Literal["nearest", "linear"] = "nearest"
+    labels: np.ndarray,
+    displacement: np.ndarray,
+    order: Literal["nearest", "linear"] = "nearest",
+    rim: Literal["voxel", "centre"] = "voxel",
 ) -> np.ndarray:
     """Labels (D, H, W) or (H, W) of the moving image on the fixed grid, in their own dtype (integers or bool).
 
     `nearest` takes voxel floor(x + u + 0.5) along each axis: a half rounds up, and a voxel reaches half a voxel around
     its centre. `linear` interpolates every label's mask and takes the largest share, the lower label at a tie. Outside
     the moving image lies background, 0, which also counts in the shares.
+
+    `rim` says where the moving image ends: with its outermost voxels ("voxel", as in SimpleITK), or
+    already at their centres ("centre", as in scipy.ndimage.map_coordinates with mode "constant"),
+    which cuts half a voxel off every side: of eight slices an eighth.
     """
     labels, displacement = np.asarray(labels), _displacement(displacement)
     samplers = {"nearest": _nearest, "linear": _linear}
     if order not in samplers:
         raise RequestError(f"no order named {order!r} to warp labels; {did_you_mean(order, list(samplers))}")
+    if rim not in RIMS:
+        raise RequestError(
+            f"no rim named {rim!r} to warp labels; {did_you_mean(rim, list(RIMS))}"
+        )
     if labels.dtype.kind not in "biu":
         raise RequestError(
             f"expected labels to warp as integers or bool, found {labels.dtype}; "
@@ -62,7 +74,24 @@ def warp_labels(
             along = np.arange(side)[rows] if axis == 0 else np.arange(side)
             position[axis] += along.reshape(-1, *[1] * (labels.ndim - 1 - axis))
         warped[rows] = samplers[order](padded, position)
+        if rim == "centre":
+            warped[rows][~_between_centres(position, labels.shape)] = 0
     return warped.view(labels.dtype)
+
+
+def between_centres(displacement: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Where x + u lies between the outermost voxel centres of a moving image of this shape: bool."""
+    displacement = _displacement(displacement)
+    places = np.indices(displacement.shape[1:], sparse=True)
+    position = [u + place for u, place in zip(displacement, places, strict=True)]
+    return _between_centres(position, shape)
+
+
+def _between_centres(position: Sequence[np.ndarray], shape: Sequence[int]) -> np.ndarray:
+    inside = np.ones(position[0].shape, bool)
+    for x, side in zip(position, shape, strict=True):
+        inside &= (x >= 0) & (x <= side - 1)
+    return inside
 
 
 def _rows(shape: Sequence[int]) -> Iterator[slice]:

@@ -1,7 +1,8 @@
 """How far two outlines lie apart: Hausdorff distance, its 95th percentile, average surface distance. Exact, 2D and 3D.
 
 The border of a mask is the mask without its erosion by the cross (connectivity 1), where outside the array counts as
-background; distances run between border voxels. These are the definitions of medpy, and the numbers have the same bits:
+background; distances run between border voxels. These are the definitions of medpy, and the numbers have the
+same bits, means (asd, assd) the same to 1e-14, since they may be summed in another order:
 
     hd      the largest distance of either direction
     hd95    the 95th percentile of the distances of both directions pooled

@@ -82,6 +82,10 @@ def _of_pairs(question: Any, group: Any, parts: Sequence[int]) -> float:
     try:
         pixels = recipes.image(reading.images(question.task, case)["fixed"], question.task.window).pixels
         sides = pixels.shape[1:] if question.dataset.dims == 3 else pixels.shape[2:]
+        regrid = reading.regrid(question.task, question.dataset)
+        if regrid is not None:
+            spacing = reading.spacing(case) if regrid.spacing is not None else None
+            sides = regrid.shape(sides, spacing)
         corner = pixels[(slice(None), *(slice(0, CORNER) for _ in pixels.shape[1:]))]
         described = sum(len(describe(corner if question.dataset.dims == 3 else corner[:, 0])) for describe in group.loaded.apart[1])
         maps = 0 if group.encoder is None else getattr(reduce_named(question.task.reduce), "components", group.encoder.dim or 1)

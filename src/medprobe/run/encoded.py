@@ -115,7 +115,7 @@ def samples_of(question: Question, group: Group, bank: Bank, indices: Sequence[i
         items += _items(replace(case, images=reading.images(question.task, case)) if images or describe else case, keys, question)
     return EncodedSamples(
         items, bank, question.task.window, question.task.planes, images, reduce_named(question.task.reduce), reading.decoder(question.task, question.masks),
-        describe, question.dataset.dims, None if group.loaded.grids == question.grids else question.levels, vectors=vectors,
+        describe, question.dataset.dims, reading.regrid(question.task, question.dataset), None if group.loaded.grids == question.grids else question.levels, vectors=vectors,
     )  # fmt: skip
 
 
@@ -125,7 +125,9 @@ def _count(case: Case, question: Question) -> int:
 
 def _items(case: Case, keys: Mapping[str, tuple[str, ...]], question: Question) -> list[Item]:
     if question.dataset.unit == "case":
-        return [Item(case.id, case.patient, keys, case.images, case.target)]
+        sized = question.task.spacing is not None
+        spacing = reading.spacing(case) if sized else None
+        return [Item(case.id, case.patient, keys, case.images, case.target, spacing=spacing)]
     return [
         Item(f"{case.id}/{plane:06d}", case.patient, keys, case.images, target, plane)
         for plane, target in enumerate(case.target)

@@ -40,8 +40,9 @@ def draw(task: Task, dataset: Dataset, case: Case, predictions: Path, path: Path
     lines, outside = [], False
     for number, place in enumerate(places):
         source, target = (images[role].pixels[0, place][seen] for role in ("moving", "fixed"))
-        carried, true_lines = _carried(images["moving"].pixels[0], field, place)[seen], _outlines(true[place][seen], TRUE)
-        outside |= bool((carried == panels.UNSEEN / 255).any())
+        carried, unseen = (part[seen] for part in _carried(images["moving"].pixels[0], field, place))
+        true_lines = _outlines(true[place][seen], TRUE)
+        outside |= bool(unseen.any())
         drawn = {
             "moving, its labels": panels.drawn(source, view, _outlines(before[place][seen], WARPED), 0),
             "fixed, its labels": panels.drawn(target, view, true_lines, 0),
@@ -72,12 +73,17 @@ def _outlines(labels: np.ndarray, colour: int) -> list[np.ndarray]:
     return [(labels == number) * (colour + 1) for number in np.unique(labels) if number]
 
 
-def _carried(moving: np.ndarray, field: np.ndarray, place: int) -> np.ndarray:
-    """(H, W): the moving image (D, H, W) at x + u on one slice of the fixed grid, linear; the grey of what is not seen outside."""
+def _carried(moving: np.ndarray, field: np.ndarray, place: int) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W) of the moving image (D, H, W) at x + u on one slice of the fixed grid, linear, grey
+    where nothing is seen; and where that is: beyond the outermost voxels, as labels are carried."""
     from scipy.ndimage import map_coordinates
 
     rows, columns = np.indices(field.shape[2:])
-    return map_coordinates(moving, field[:, place] + np.stack([np.full(rows.shape, place), rows, columns]), order=1, mode="constant", cval=panels.UNSEEN / 255)
+    at = field[:, place] + np.stack([np.full(rows.shape, place), rows, columns])
+    sides = np.array(moving.shape).reshape(3, 1, 1)
+    outside = ((at < -0.5) | (at >= sides - 0.5)).any(axis=0)
+    carried = map_coordinates(moving, at, order=1, mode="nearest")
+    return np.where(outside, panels.UNSEEN / 255, carried), outside
 
 
 def _grid_of(field: np.ndarray, size: tuple[int, int]) -> np.ndarray:

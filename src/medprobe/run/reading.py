@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from medprobe.errors import CaseError, RequestError
+from medprobe.features.regrid import Regrid
 from medprobe.features.samples import EncodedSamples
 from medprobe.imaging import formats
 from medprobe.imaging.formats import count_planes
@@ -45,6 +46,49 @@ def _fixed_grid(fixed: Source, moving: Source) -> Path | None:
     return None if alike else fixed.path
 
 
+def regrid(task: Task, dataset: Dataset) -> Regrid | None:
+    """What brings pairs of volumes to the grid on which they are registered, if it is another."""
+    asked = task.min_slices or task.spacing is not None
+    return Regrid(task.min_slices, task.spacing) if asked and dataset.dims == 3 else None
+
+
+def spacing(case: Case) -> tuple[float, float, float] | None:
+    """(z, y, x) in mm of the fixed image: the table's, else the file's. CaseError: unreadable."""
+    stated = case.fields.get("spacing")
+    if stated is not None:
+        depth, height, width = (float(size) for size in stated.split())
+        return depth, height, width
+    header = formats.grid(case.images["fixed"][0])
+    return None if header is None else header.spacing
+
+
+def _check_regrid(task: Task, dataset: Dataset, cases: Sequence[Case]) -> None:
+    asked = "task.spacing" if task.spacing is not None else "task.min_slices"
+    if task.spacing is None and not task.min_slices:
+        return
+    if dataset.kind != "registration" or dataset.dims != 3:
+        raise RequestError(
+            f"{task.name}: {asked} is for the registration of volumes, found {dataset.kind} in "
+            f"{dataset.dims}D; leave it out"
+        )
+    if task.spacing is None:
+        return
+    without = [case.id for case in cases if _lacks_spacing(case)]
+    if without:
+        raise RequestError(
+            f"{task.name}: task.spacing needs the spacing of every image, found none for "
+            f"{len(without)} of {len(cases)} cases, first {without[0]}; add a column spacing to the "
+            "table, or use task.min_slices"
+        )
+
+
+def _lacks_spacing(case: Case) -> bool:
+    try:
+        return spacing(case) is None
+    except CaseError:  # reported, with its name, when the case is read
+        return False
+
+
 def _asked(task: Task, source: Source) -> Source:
     if task.axis != "axial":
         source = replace(source, axis=task.axis)
@@ -68,6 +112,7 @@ def check(task: Task, dataset: Dataset, cases: Sequence[Case]) -> None:
         raise RequestError(f"{task.name}: task.axis={task.axis} is for volumes, and {dataset.name} has pictures; leave it out")
     if task.axis != "axial" and dataset.kind == "registration":
         raise RequestError(f"{task.name}: pairs are registered by axial planes, so that displacements lie along the axes of the fixed image, found task.axis={task.axis}; leave it out")
+    _check_regrid(task, dataset, cases)
     if task.stride > 1 and (dataset.dims != 3 or dataset.unit == "plane"):
         raise RequestError(f"{task.name}: task.stride={task.stride} is for the classification of volumes; leave it out")
     if task.stride > 1 and dataset.kind not in ("classification", "bags"):

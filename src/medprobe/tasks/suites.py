@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -110,7 +111,11 @@ def default_task(dataset: Dataset, head: str) -> Task:
                 config = _training(task, head) if supervised else {}
                 return replace(task, head=head, head_config=config, reduce=_reduce(head, task.reduce), table=task.table if supervised else None)
     main = MAIN.get(dataset.kind, "auroc")
-    return Task(dataset.name, head, window=dataset.recipe, reduce=_reduce(head, None), main=main, monitor=main)
+    slices = getattr(HEADS.get(head), "min_slices", 0) if head in HEADS and dataset.dims == 3 else 0
+    return Task(
+        dataset.name, head, window=dataset.recipe, reduce=_reduce(head, None), main=main,
+        monitor=main, min_slices=slices,
+    )  # fmt: skip
 
 
 def _training(task: Task, head: str) -> dict[str, Any]:
@@ -160,6 +165,25 @@ def _fitting(field: str, value: Any) -> Any:
         return str(value)
     if field == "layers" and value is not None:
         return tuple(value) if isinstance(value, list | tuple) else (value,)
-    if field in ("image_size", "split_seed", "stride") and not (isinstance(value, int) and value >= (0 if field == "split_seed" else 1)):
+    if field == "spacing" and value is not None:
+        return _spacing(value)
+    least = {"image_size": 1, "stride": 1, "split_seed": 0, "min_slices": 0}.get(field)
+    if least is not None and (isinstance(value, bool) or not (isinstance(value, int) and value >= least)):
         raise RequestError(f"--set task.{field}: expected a whole number, found {value!r}; give one")
     return value
+
+
+def _spacing(value: Any) -> tuple[float, ...]:
+    """One size in mm for all axes, or one for each: 1.5, [3, 1.5, 1.5] or "3 1.5 1.5"."""
+    sizes = value.split() if isinstance(value, str) else value
+    sizes = sizes if isinstance(sizes, list | tuple) else [sizes] * 3
+    try:
+        spacing = tuple(float(size) for size in sizes)
+    except (TypeError, ValueError):
+        spacing = ()
+    if len(spacing) != 3 or not all(0 < size < math.inf for size in spacing):
+        raise RequestError(
+            "--set task.spacing: expected millimetres, one number or three (z, y, x) such as "
+            f"[3, 1.5, 1.5], found {value!r}; give them"
+        )
+    return spacing
