@@ -46,7 +46,7 @@ def sheet_of(path: Path, columns: Collection[str]) -> Sheet:
     said = re.match(r'"?sep=([,;\t])"?[,;\t]*(?:\r\n|\r|\n|$)', text, re.IGNORECASE)
     lines = text[said.end() :] if said else text
     separators = said[1] if said else "".join(NAMES)
-    first = {each: next(_cells(lines, each), []) for each in separators}
+    first: dict[str, list[str]] = {each: next(_cells(lines, each), []) for each in separators}
     heads = {each: {cell.strip(BLANKS) for cell in cells} for each, cells in first.items()}
     separator = max(separators, key=lambda each: len(heads[each] & set(columns)))
     rows = _rows(path, lines, separator, 1 if said else 0)

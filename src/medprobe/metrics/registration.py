@@ -75,15 +75,15 @@ def warp_labels(
             position[axis] += along.reshape(-1, *[1] * (labels.ndim - 1 - axis))
         warped[rows] = samplers[order](padded, position)
         if rim == "centre":
-            warped[rows][~_between_centres(position, labels.shape)] = 0
+            warped[rows][~_between_centres(list(position), labels.shape)] = 0
     return warped.view(labels.dtype)
 
 
 def between_centres(displacement: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Where x + u lies between the outermost voxel centres of a moving image of this shape: bool."""
     displacement = _displacement(displacement)
-    places = np.indices(displacement.shape[1:], sparse=True)
-    position = [u + place for u, place in zip(displacement, places, strict=True)]
+    places = np.ix_(*(np.arange(side) for side in displacement.shape[1:]))
+    position = [u + along for u, along in zip(displacement, places, strict=True)]
     return _between_centres(position, shape)
 
 
