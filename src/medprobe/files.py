@@ -21,6 +21,9 @@ FIRST_BYTES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x89png\r\n\x1a\n", "PNG"),
     (0, b"\xff\xd8\xff", "JPEG"),
     (0, b"ii*\0", "TIFF"),
+    (0, b"ii+\0", "TIFF"),
+    (0, b"mm\0+", "TIFF"),
+    (8, b"webp", "WebP"),
     (0, b"mm\0*", "TIFF"),
     (0, b"gif8", "GIF"),
     (0, b"bm", "BMP"),
@@ -37,20 +40,27 @@ FIRST_BYTES: tuple[tuple[int, bytes, str], ...] = (
     (128, b"dicm", "DICOM"),
     (257, b"ustar", "a TAR archive"),
     (344, b"n+1\0", "NIfTI"),
-    (344, b"ni1\0", "NIfTI"),
+    (344, b"ni1\0", "the header of NIfTI in two files (.hdr and .img)"),
+    (4, b"n+2\0", "NIfTI"),
 )
 """Where, which bytes (letters in lower case), and what begins so."""
 
 
 def kind_of(path: Path) -> str | None:
     """What a file is by its first bytes; None where they do not tell."""
+    return next(iter(kinds_of(path)), None)
+
+
+def kinds_of(path: Path) -> list[str]:
+    """All that a file is by its first bytes: some are DICOM and TIFF at once."""
     with path.open("rb") as file:
         head = file.read(512).lower()
-    stripped = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    found = []
     for place, begins, kind in FIRST_BYTES:
-        if head.startswith(begins, place) or (begins[:1] == b"<" and stripped.startswith(begins)):
-            return kind
-    return None
+        if head.startswith(begins, place) or (begins[:1] == b"<" and text.startswith(begins)):
+            found.append(kind)
+    return found
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:

@@ -1,6 +1,5 @@
 """What is said of files that cannot be read: damaged only where something shows it, else what is the matter."""
 
-import gzip
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,12 +62,10 @@ def test_a_dicom_file_that_ends_early_is_damaged(write_dicom: Callable[..., Path
     ("name", "data", "words"),
     [
         ("a.nii", nifti(Path(), _70=1), "data code 1 not supported"),
-        ("a.nii", gzip.compress(nifti(Path())), "begins as a file packed by gzip"),
-        ("a.nii.gz", nifti(Path()), "begins as NIfTI"),
-        ("truncated.nii", b"<!DOCTYPE html><p>please log in</p>" * 40, "begins as a web page"),
+        ("truncated.nii", b"<!DOCTYPE html><p>please log in</p>" * 40, "found a web page"),
         ("a.h5", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "pointer of Git LFS"),
         ("a.npz", b"\x93NUMPY\x01\x00" + bytes(40), "begins as an array of NumPy"),
-        ("a.png", b"%PDF-1.7" + bytes(40), "begins as PDF"),
+        ("a.png", b"%PDF-1.7" + bytes(40), "found PDF"),
     ],
 )
 def test_files_of_another_kind_are_named_by_what_they_are(

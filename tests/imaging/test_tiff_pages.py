@@ -103,7 +103,17 @@ def test_a_preview_that_nothing_marks_is_said_to_be_left_out(path: Path) -> None
     assert formats.notes(Source(path)) == (
         f"{path}: 5 pages of 12 x 10 uint8 read, 1 page of 6 x 5 uint8 left out as previews",
     )
-    page_by_page(path)
+    for write in (page_by_page, reduced_first, hyperstack):
+        write(path)
+        assert formats.notes(Source(path)) == ()
+    preview_among_pages(path)
+    assert (
+        "5 pages of 12 x 10 uint8 read, 1 page of 6 x 5 uint8 left out"
+        in formats.notes(Source(path))[0]
+    )
+    with tifffile.TiffWriter(path) as writer:
+        for plane in STACK:
+            writer.write(plane, contiguous=False, metadata=None)
     assert formats.notes(Source(path)) == ()
 
 

@@ -79,9 +79,21 @@ def _planes(array: np.ndarray, colour: bool) -> np.ndarray:
 # ---------------------------------------------------------------------------------------- containers
 
 
+def _container(path: Path) -> str:
+    """What holds the arrays: by the first bytes where they tell, else by the suffix."""
+    with path.open("rb") as file:
+        head = file.read(6)
+    if head[:4] == b"PK\x03\x04":
+        return "npz"
+    if head == b"\x93NUMPY":
+        return "npy"
+    suffix = path.suffix.lower()
+    return "hdf5" if suffix in HDF5 or head == b"\x89HDF\r\n" else suffix.strip(".")
+
+
 def _header(source: Source) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and number type, without the values."""
-    if source.path.suffix.lower() != ".npz":
+    if _container(source.path) != "npz":
         with opened(source) as array:
             return tuple(array.shape), array.dtype
     with zipfile.ZipFile(source.path) as archive:
@@ -96,10 +108,10 @@ def _header(source: Source) -> tuple[tuple[int, ...], np.dtype]:
 @contextmanager
 def opened(source: Source) -> Iterator[Any]:
     """The array as it is stored: a view of the file where its format allows (in HDF5 with its attributes), else whole."""
-    suffix = source.path.suffix.lower()
-    if suffix == ".npy":
+    container = _container(source.path)
+    if container == "npy":
         yield np.load(source.path, mmap_mode="r", allow_pickle=False)
-    elif suffix == ".npz":
+    elif container == "npz":
         yield _unpacked(source, stamp(source.path))
     else:
         import h5py
@@ -131,11 +143,11 @@ def hdf5(path: Path) -> Any:
 
 def named(source: Source, usual: str) -> Source:
     """The source; where it names no array and the file has one of the usual name, that one."""
-    suffix, there = source.path.suffix.lower(), False
-    if not source.member and suffix == ".npz":
+    container, there = _container(source.path), False
+    if not source.member and container == "npz":
         with zipfile.ZipFile(source.path) as archive:
             there = f"{usual}.npy" in archive.namelist()
-    elif not source.member and suffix in HDF5:
+    elif not source.member and container == "hdf5":
         import h5py
 
         with hdf5(source.path) as file:
@@ -154,7 +166,7 @@ def geometry(array: Any) -> tuple[tuple[float, float, float] | None, np.ndarray 
 
 def grid_beside(source: Source) -> Grid | None:
     """The last three axes of an HDF5 array with the geometry that lies beside it; None without any."""
-    if source.path.suffix.lower() not in HDF5:
+    if _container(source.path) != "hdf5":
         return None
     with opened(source) as array:
         spacing, affine = geometry(array)

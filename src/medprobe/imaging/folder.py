@@ -13,6 +13,7 @@ import numpy as np
 
 from medprobe.errors import CaseError
 from medprobe.imaging import pictures, tiff
+from medprobe.imaging.kinds import NOUNS, identify
 from medprobe.imaging.raw import Raw, chosen, said_plainly, stamp
 from medprobe.types import Source
 
@@ -80,7 +81,12 @@ def _frame(path: Path) -> Raw:
 
 
 def _reader(path: Path) -> ModuleType:
-    return tiff if path.suffix.lower() in tiff.SUFFIXES else pictures
+    kind = identify(path)
+    if kind not in ("pictures", "tiff"):
+        raise CaseError(
+            f"{path}: expected a picture as frame, found {NOUNS[kind]}; put it elsewhere"
+        )
+    return tiff if kind == "tiff" else pictures
 
 
 @lru_cache(maxsize=16)

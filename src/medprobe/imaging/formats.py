@@ -1,5 +1,7 @@
 """Files to arrays: every format gives planes in their own number type, with the range their values may take.
 
+Files are known by their bytes where these tell, else by these suffixes (kinds.py):
+
     .png .jpg .jpeg .bmp .webp   one plane, grey or RGB                                              (pictures.py)
     .tif .tiff                   pages are planes; of parts of other sizes one is named, file.tif:/1 (tiff.py)
     .dcm .dicom, no suffix       after the modality transform; frames are planes, in order of place  (dicom.py, extra dicom)
@@ -14,7 +16,6 @@ Each of these modules has three functions: `count` and `channels` from headers, 
 """
 
 import importlib
-import re
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
@@ -24,21 +25,16 @@ from typing import Protocol, cast
 import numpy as np
 
 from medprobe.errors import CaseError, MedprobeError
-from medprobe.imaging import arrays, nifti, png, series, simpleitk
+from medprobe.imaging import arrays, nifti, png, simpleitk
 from medprobe.imaging.canonical import Grid, planes_of, raws_of
 from medprobe.imaging.folder import pictures_in
+from medprobe.imaging.kinds import SUFFIXES, identify
 from medprobe.imaging.raw import Raw, check_finite, chosen, said_plainly, stamp
 from medprobe.imaging.resample import PLACES, divided, on_grid, placed_at, rescaled, turned
 from medprobe.types import Lattice, Source
 
 __all__ = ["Grid", "Raw", "count_planes", "files_of", "grid", "identify", "is_grey", "notes", "pictures_in", "prepare", "read"]
 
-SUFFIXES = {
-    "pictures": (".png", ".jpg", ".jpeg", ".bmp", ".webp"), "tiff": (".tif", ".tiff"), "dicom": (".dcm", ".dicom"),
-    "video": (".mp4", ".avi", ".mov", ".mkv", ".webm"), "nifti": (".nii", ".nii.gz"), "simpleitk": (".mhd", ".mha", ".nrrd", ".nhdr"),
-    "arrays": (".npy", ".npz", ".h5", ".hdf5", ".hdf"),
-}  # fmt: skip
-"""Module of this package → the suffixes it reads."""
 MANY = 256
 """Files from which on it pays to load compiled loops for them."""
 VOLUMES = ("nifti", "simpleitk", "series")
@@ -77,20 +73,6 @@ class NotedReader(Reader, Protocol):
     def notes(self, source: Source) -> tuple[str, ...]:
         """A sentence for each oddity."""
         ...
-
-
-def identify(path: Path) -> str:
-    """The format, which is the name of the module that reads it: by suffix, in any case. CaseError lists those there are."""
-    name = path.name.lower()
-    for kind, suffixes in SUFFIXES.items():
-        if name.endswith(suffixes):
-            return kind
-    if path.is_dir():
-        return "series" if series.is_series(path, stamp(path)) else "folder"
-    if "." not in name or re.fullmatch(r"[\d.]+", name):  # DICOM files are often named by their instance alone
-        return "dicom"
-    known = " ".join(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
-    raise CaseError(f"{path}: expected one of {known}, found {path.suffix}; convert the file")
 
 
 def read(source: Source, start: int = 0, stop: int | None = None) -> Raw:

@@ -25,7 +25,7 @@ import numpy as np
 
 from medprobe.errors import CaseError, RequestError
 from medprobe.files import write_atomically
-from medprobe.imaging import arrays, nifti, pictures, simpleitk, tiff
+from medprobe.imaging import arrays, mask_pictures, nifti, simpleitk, tiff
 from medprobe.imaging.formats import grid, identify, pictures_in
 from medprobe.imaging.raw import check_finite, check_size, chosen, said_plainly
 from medprobe.types import Lattice, Source
@@ -41,9 +41,6 @@ APART = 0.01
 """How far, in voxels, the corners of two grids may lie apart and still be the same grid."""
 TIE = 1e-6
 TABLE = 1 << 16
-LOSSLESS = (".png", ".bmp")
-WIDENED = {"L;2": 85, "L;4": 17}
-"""Grey PNG of 2 and 4 bit as Pillow opens them → what it multiplies their values by."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +195,7 @@ def _on_lattice(found: LabelMap, source: Source) -> LabelMap:
 def _stored(source: Source, as_stored: bool, further_axes: bool) -> LabelMap:
     path, kind = source.path, identify(source.path)
     if source.member == ABSENT and kind in ("pictures", "tiff"):
-        shape = tiff.size(Source(path)) if kind == "tiff" else _plane(path)
+        shape = tiff.size(Source(path)) if kind == "tiff" else mask_pictures.size(path)
         return LabelMap(np.zeros(shape, np.uint8))
     if kind in ("nifti", "simpleitk"):
         array, spacing, affine, _ = (nifti if kind == "nifti" else simpleitk).volume(path, as_stored=as_stored, further_axes=further_axes, member=source.member)
@@ -210,56 +207,36 @@ def _stored(source: Source, as_stored: bool, further_axes: bool) -> LabelMap:
             check_size(path, *array.shape[-2:])
             return LabelMap(np.asarray(array[...]), *arrays.geometry(array))
     if kind == "folder":
-        planes = [_stored(Source(file), as_stored, further_axes=False).labels for file in pictures_in(path)]
-        if not planes or len({plane.shape for plane in planes}) > 1:
-            raise CaseError(f"{path}: expected masks of one size as planes, found {' and '.join(map(str, sorted({plane.shape for plane in planes}))) or 'none'}; correct the folder")
-        return LabelMap(np.concatenate([plane.reshape(-1, *plane.shape[-2:]) for plane in planes]))
+        files = pictures_in(path)
+        planes = [_stored(Source(file), as_stored, further_axes=False).labels for file in files]
+        planes = [plane.reshape(-1, *plane.shape[-2:]) for plane in planes]
+        sizes = sorted({plane.shape[-2:] for plane in planes})
+        if len(sizes) != 1:
+            said = " and ".join(map(str, sizes)) or "none"
+            raise CaseError(
+                f"{path}: expected masks of one size as planes, found {said}; correct the folder"
+            )
+        return LabelMap(np.concatenate(planes))
     if kind == "tiff":
         raw = tiff.read_indices(_whole_part(source))
         if raw.inverted and raw.pixels.dtype != np.bool_:
             raise CaseError(f"{path}: expected labels that count from 0, found MINISWHITE, in which 0 is white; save it as MINISBLACK")
-        return LabelMap(_one_channel(~raw.pixels if raw.inverted else raw.pixels, path))
-    if path.name.lower().endswith(LOSSLESS):
-        return LabelMap(_picture(path))
-    raise CaseError(f"{path}: expected a mask as .png, .tif, .nii.gz, .nrrd, .mha, .h5 or .npz, found {path.suffix or kind}, which can change or hide its values; save the class indices as one of these")
+        return LabelMap(mask_pictures.one_channel(~raw.pixels if raw.inverted else raw.pixels, path))
+    if kind == "pictures" and (stored := mask_pictures.format_of(path)) in mask_pictures.LOSSLESS:
+        return LabelMap(mask_pictures.picture(path))
+    found = path.suffix or kind
+    if kind == "pictures" and found.lower().endswith(("png", "bmp")):
+        found = f"{stored} in a file called {found}"
+    raise CaseError(
+        f"{path}: expected a mask as .png, .tif, .nii.gz, .nrrd, .mha, .h5 or .npz, found {found}, "
+        "which can change or hide its values; save the class indices as one of these"
+    )
 
 
 def _whole_part(source: Source) -> Source:
     """The part of a TIFF that a mask names, with all its planes."""
     part = (source.member or "").strip("/").isdecimal()
     return Source(source.path, source.member if part else None)
-
-
-def _plane(path: Path) -> tuple[int, int]:
-    """(H, W) from the header, as the picture is shown."""
-    with pictures.opened(path) as file:
-        width, height = file.size
-        return (width, height) if file.getexif().get(pictures.ORIENTATION, 1) >= 5 else (height, width)
-
-
-def _picture(path: Path) -> np.ndarray:
-    """(H, W): bool of 1 bit, indices of a palette, else grey values as they are stored."""
-    from PIL import ImageOps
-
-    with pictures.opened(path) as file:
-        widened = WIDENED.get(str(file.tile[0].args), 1) if file.tile and path.suffix.lower() == ".png" else 1
-        if file.mode == "1":
-            return np.array(ImageOps.exif_transpose(file).convert("L")) > 0
-        if file.mode == "P":
-            return np.array(ImageOps.exif_transpose(file))
-        if file.mode in ("RGBA", "LA", "PA"):
-            low, high = file.getchannel("A").getextrema()
-            if low != high:
-                raise CaseError(f"{path}: expected class indices in a grey or palette picture, found transparency from {low} to {high}; save the mask without an alpha channel")
-        array = pictures.plain(file)
-    return _one_channel(array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0), path) // widened
-
-
-def _one_channel(array: np.ndarray, path: Path) -> np.ndarray:
-    """Without the first axis, whose entries must be alike."""
-    if any((channel != array[0]).any() for channel in array[1:]):
-        raise CaseError(f"{path}: expected one number per pixel, found {len(array)} channels that differ; save the class indices in grey or as a palette, not the colours they are shown in")
-    return array[0]
 
 
 def _on_axes(array: np.ndarray, dims: int, path: Path) -> np.ndarray:

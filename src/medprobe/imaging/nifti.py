@@ -78,12 +78,14 @@ def _header(path: Path) -> Any:
     import nibabel
 
     _check_alone(path)
-    return nibabel.load(path)
+    return nibabel.load(path) if _is_named_so(path) else _opened(path)
 
 
 def _check_alone(path: Path) -> None:
     """CaseError for a .nii beside a .nii.gz of its name: programs differ in which of the two they read."""
     name = path.name
+    if not name.lower().endswith(SUFFIXES):
+        return
     twin = path.with_name(name[:-3] if name.lower().endswith(".gz") else f"{name}.gz")
     if twin.exists():
         plain, packed = sorted((name, twin.name), key=len)
@@ -94,13 +96,23 @@ def _opened(path: Path) -> Any:
     """The file with its voxels within reach; of a compressed one every byte is read, so that its checksum is compared."""
     import nibabel
 
-    if not path.name.lower().endswith(".gz"):
-        return nibabel.load(path)
+    if not _is_packed(path):
+        return nibabel.load(path) if _is_named_so(path) else _parsed(path.read_bytes())
     packed = path.read_bytes()
     file = _parsed(_first_part(packed))
     proxy = file.dataobj
     whole = int(proxy.offset) + math.prod(proxy.shape) * proxy.dtype.itemsize
     return file if len(proxy.file_like.getvalue()) >= whole else _parsed(_fast("gzip").decompress(packed))
+
+
+def _is_packed(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _is_named_so(path: Path) -> bool:
+    """Whether the name says what nibabel needs to know: that it is NIfTI, and packed or not."""
+    return path.name.lower().endswith(".nii.gz" if _is_packed(path) else ".nii")
 
 
 def _parsed(data: bytes) -> Any:

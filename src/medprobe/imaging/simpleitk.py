@@ -21,7 +21,6 @@ from medprobe.imaging.canonical import Grid, Volume, entries, entry, from_lps, g
 from medprobe.imaging.raw import Raw, said_plainly, stamp
 from medprobe.types import Source
 
-META, NRRD = (".mhd", ".mha"), (".nrrd", ".nhdr")
 HEADER = 1 << 20
 """Bytes in which the text of a header must end."""
 ANY_STREAM = 47
@@ -71,7 +70,7 @@ def volume(path: Path, *, as_stored: bool = False, further_axes: bool = False, m
 def files_of(path: Path) -> tuple[Path, ...]:
     """The header, and the file of its voxels where that is another one."""
     text, _ = _text(path)
-    field = r"^ElementDataFile\s*=\s*(.*?)\s*$" if path.suffix.lower() in META else r"^data ?file:\s*(.*?)\s*$"
+    field = r"^ElementDataFile\s*=\s*(.*?)\s*$" if _is_meta(path) else r"^data ?file:\s*(.*?)\s*$"
     found = re.search(field, text, re.MULTILINE | re.IGNORECASE)
     name = found[1] if found else "LOCAL"
     if name.upper() == "LOCAL":
@@ -84,6 +83,12 @@ def files_of(path: Path) -> tuple[Path, ...]:
     if not data.is_file():
         raise CaseError(f"{path}: expected its voxels in {data.name} beside it, found no such file; fetch it too")
     return path, data
+
+
+def _is_meta(path: Path) -> bool:
+    """MetaImage, not NRRD, whatever the suffix says."""
+    with path.open("rb") as file:
+        return file.read(4) != b"NRRD"
 
 
 def _simpleitk() -> Any:
@@ -99,7 +104,7 @@ def _header(path: Path) -> Any:
     reader = _simpleitk().ImageFileReader()
     files_of(path)
     with _said_plainly(path):
-        reader.SetImageIO("MetaImageIO" if path.suffix.lower() in META else "NrrdImageIO")
+        reader.SetImageIO("MetaImageIO" if _is_meta(path) else "NrrdImageIO")
         reader.SetFileName(str(path))
         reader.ReadImageInformation()
     return reader
@@ -139,7 +144,7 @@ def _text(path: Path) -> tuple[str, int]:
     """The header, and where it ends in the file."""
     with path.open("rb") as file:
         data = file.read(HEADER)
-    meta = path.suffix.lower() in META
+    meta = _is_meta(path)
     end = re.search(rb"^ElementDataFile[^\n]*(\n|\Z)" if meta else rb"\r?\n\r?\n", data, re.MULTILINE)
     stop = end.end() if end else len(data)
     return os.fsdecode(data[:stop]), stop

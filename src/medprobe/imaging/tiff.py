@@ -56,10 +56,9 @@ def size(source: Source) -> tuple[int, int]:
 def notes(source: Source) -> tuple[str, ...]:
     """What of the file is not read."""
     with _open(source.path) as file:
-        if source.member is not None:
-            return ()
-        part, parts = _part(file, source), _parts(file)
-        left = " and ".join(_said(one) for one in parts if one[0] is not part[0])
+        parts = _parts(file)
+        part = _named(parts, source)
+        left = " and ".join(_said(one) for one in parts if one is not part and not source.member)
     return (f"{source.path}: {_said(part)} read, {left} left out as previews",) if left else ()
 
 
@@ -133,8 +132,12 @@ def _pages(piece: Any) -> list[Any]:
 
 
 def _part(file: Any, source: Source) -> list[Any]:
+    return _named(_parts(file), source)
+
+
+def _named(parts: list[list[Any]], source: Source) -> list[Any]:
     """The part that a source names, else the largest where the others are previews."""
-    parts, named = _parts(file), (source.member or "").strip("/")
+    named = (source.member or "").strip("/")
     if named.isdecimal() and int(named) < len(parts):
         return parts[int(named)]
     areas = [part[0].keyframe.imagelength * part[0].keyframe.imagewidth for part in parts]
