@@ -69,9 +69,10 @@ def _readings(name: str, dataset, cases):
     """The unregistered pairs under every reading, beside the printed row where there is one."""
     from medprobe.check.encoder import Finding
     from medprobe.check.unregistered import readings
-    from medprobe.report import published
+    from medprobe.report.printed import published, value_of
+    from medprobe.report.published import DATASETS as PRINTED
 
-    printed = {cell["metric"]: published.printed(cell) for cell in published.published() if cell["method"] == "Unregistered" and cell["dataset"] == published.DATASETS.get(dataset.name)}
+    printed = {cell["metric"]: value_of(cell) for cell in published() if cell["method"] == "Unregistered" and cell["dataset"] == PRINTED.get(dataset.name)}
     try:
         found = readings(dataset, cases, printed)
     except MedprobeError as error:

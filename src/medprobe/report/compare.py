@@ -1,6 +1,7 @@
 """Is one model better than another? Paired differences over the same patients, with intervals and Holm's correction."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,30 +123,46 @@ def _p_text(shown: float, p: float) -> str:
 def flags(tree: Tree) -> list[dict[str, Any]]:
     """Models whose paired interval over the best control of their dataset is not on the better side of 0, each with a sentence.
 
-    Controls are the models `pixels` and `mean-rgb` under the same head, and the heads `constant` and `identity` with the same
-    encoder or any; the best is the one with the best main score.
+    Controls are the models `pixels` and `mean-rgb` under any head, and the heads `constant` and `identity`; the best of
+    a dataset is the one with the best value of the model's main score.
     """
     found = []
-    for row in tree.rows:
-        ours = row.score()
-        if row.control or ours is None or ours["value"] is None:
-            continue
-        rivals = [other for other in tree.rows if other.control and other.task["dataset"] == row.task["dataset"] and other.task["head"] in (row.task["head"], "constant", "identity") and _value(other, row.main) is not None]
+    for row, rivals in controlled(tree):
         if not rivals:
             continue
         best = max(rivals, key=lambda other: (row.sign * (_value(other, row.main) or 0.0), other.label))
         change = difference(row, best)
         name = f"{best.label}/{best.task['head']}" if best.task["head"] != row.task["head"] else best.label
-        if "error" in change:
-            sentence = f"{row.label} on {row.task_name}: not compared with the control {name} ({change['error']})"
-        elif (change["low"] if row.sign > 0 else -change["high"]) > 0:
-            continue
-        else:
-            worse = (change["high"] if row.sign > 0 else -change["low"]) < 0
-            verb = ("is below" if worse else "is not above") if row.sign > 0 else ("is above (worse than)" if worse else "is not below")
-            sentence = f"{row.label} {verb} the control {name} on {row.task_name}: {row.main} difference {change['difference']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]"
-        found.append({**change, "control": name, "sentence": sentence + few_text(ours)})
+        sentence = _flag(row, name, change)
+        if sentence:
+            found.append({**change, "control": name, "sentence": sentence + few_text(row.score())})
     return found
+
+
+def controlled(tree: Tree) -> list[tuple[Row, list[Row]]]:
+    """Every result of a model, with the controls of its dataset that have its main score, and its folds if under another head."""
+    ours = [row for row in tree.rows if not row.control and _value(row, row.main) is not None]
+    return [(row, [other for other in tree.rows if _controls(other, row)]) for row in ours]
+
+
+def _controls(control: Row, row: Row) -> bool:
+    if not control.control or control.task["dataset"] != row.task["dataset"] or _value(control, row.main) is None:
+        return False
+    return control.task["head"] in (row.task["head"], "constant", "identity") or control.folds == row.folds
+
+
+def _flag(row: Row, control: str, change: Mapping[str, Any]) -> str | None:
+    """What to say of a difference to a control; None where the interval lies on the better side of 0."""
+    if "error" in change:
+        return f"{row.label} on {row.task_name}: not compared with the control {control} ({change['error']})"
+    low, high = (change["low"], change["high"]) if row.sign > 0 else (-change["high"], -change["low"])
+    if low > 0:
+        return None
+    said = f"{row.main} difference {change['difference']:+.3f}"
+    if math.isnan(low) or math.isnan(high):
+        return f"{row.label} is not told apart from the control {control} on {row.task_name}: {said}, without interval"
+    verb = ("is below" if high < 0 else "is not above") if row.sign > 0 else ("is above (worse than)" if high < 0 else "is not below")
+    return f"{row.label} {verb} the control {control} on {row.task_name}: {said} [{change['low']:+.3f}, {change['high']:+.3f}]"
 
 
 def _value(row: Row, key: str) -> float | None:

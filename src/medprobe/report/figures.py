@@ -1,12 +1,13 @@
 """Figures of a report, as matplotlib figures: heat-map of encoders and tasks, scores with intervals, scaling."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from medprobe.report.read import Row, Tree
-from medprobe.report.tables import MARK, heading
+from medprobe.report.read import Row, Tree, label_of
+from medprobe.report.tables import MARK, heading, row_text
 
 INK, SOFT, ACCENT = "#1f2933", "#8795a1", "#2b6cb0"
 
@@ -21,15 +22,27 @@ def figures(tree: Tree) -> Iterator[tuple[str, str, Any]]:
     style: Any = {"font.family": "sans-serif", "font.size": 9, "axes.edgecolor": SOFT, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "svg.hashsalt": "medprobe", "text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False}
     with matplotlib.rc_context(style):
         yield "scores", "Main score of each model with its 95 % interval over patients; controls are hollow, † marks few patients.", _intervals(tree)
-        yield "heatmap", "Main score of every model on every task, darker is better (fractions on one scale; tasks with a unit, or where lower is better, pale and each on its own); hatched cells were not run, crossed ones failed.", _heatmap(tree)
+        yield "heatmap", "Main score of every model on every task, darker is better (fractions on one scale; tasks with a unit, or where lower is better, pale and each on its own); hatched cells have no score, for the reason in them, crossed ones failed.", _heatmap(tree)
         scaling = _scaling(tree)
         if scaling is not None:
             yield "scaling", "Main score against image size, one line per model and task (as the paper's Figure 1).", scaling
         pyplot.close("all")
 
 
-def _short(text: str, width: int = 34) -> str:
+def _end(score: Any, end: str) -> float:
+    """An end of the interval, also one of 0; the value itself where there is no interval."""
+    return score["value"] if score[end] is None else score[end]
+
+
+def _short(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width // 2 - 1]}…{text[-(width // 2) :]}"
+
+
+def _shortened(labels: Sequence[str], width: int = 34) -> list[str]:
+    """Each label short, but whole where two would look alike."""
+    short = {label: _short(label, width) for label in labels}
+    times = Counter(short.values())
+    return [label if times[short[label]] > 1 else short[label] for label in labels]
 
 
 def _intervals(tree: Tree) -> Any:
@@ -45,12 +58,12 @@ def _intervals(tree: Tree) -> Any:
     for axis, group in zip(axes.flat, groups, strict=False):
         for place, row in enumerate(group):
             score: Any = row.score()
-            low, high = (score[end] if score[end] is not None else score["value"] for end in ("low", "high"))
+            low, high = (_end(score, end) for end in ("low", "high"))
             colour = SOFT if row.control else ACCENT
             axis.plot([low, high], [place, place], color=colour, lw=2, solid_capstyle="round")
             axis.plot(score["value"], place, "o", ms=6, color=colour, mfc="white" if row.control else colour)
         marks = [f" {MARK}" if (row.score() or {}).get("small") else "" for row in group]
-        names = [_short(row.label) + mark for row, mark in zip(group, marks, strict=True)]
+        names = [name + mark for name, mark in zip(_shortened([row.label for row in group]), marks, strict=True)]
         axis.set_yticks(range(len(group)), names)
         axis.set_ylim(len(group) - 0.5, -0.5)
         axis.set_title(group[0].task_name, loc="left", fontsize=9, fontweight="bold")
@@ -75,15 +88,15 @@ def _heatmap(tree: Tree) -> Any:
     for y, line in enumerate(grid):
         for x, row in enumerate(line):
             if np.isnan(values[y, x]):
-                failed = row is not None and bool(row.failed)
-                axis.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, hatch="xx" if failed else "//", edgecolor=SOFT, lw=0))
-                axis.text(x, y, "failed" if failed else "not run", ha="center", va="center", fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
+                said = row_text(row).partition(" (")[0]
+                axis.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, hatch="xx" if said == "failed" else "//", edgecolor=SOFT, lw=0))
+                axis.text(x, y, said, ha="center", va="center", fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
             else:
                 axis.text(x, y, f"{values[y, x]:.3f}", ha="center", va="center", color="white" if shades[y, x] > 0.6 else INK)
     heads = [heading([row for row in tree.rows if row.task_name == task], next(row.main for row in tree.rows if row.task_name == task)) for task in tree.tasks]
-    axis.set_xticks(range(len(tree.tasks)), [f"{_short(task, 40)}\n{head}".replace("/", "/\n", 1).replace(" (", "\n(").replace(", lower", ",\nlower") for task, head in zip(tree.tasks, heads, strict=True)], fontsize=8)
+    axis.set_xticks(range(len(tree.tasks)), [f"{task}\n{head}".replace("/", "/\n", 1).replace(" (", "\n(").replace(", lower", ",\nlower") for task, head in zip(_shortened(tree.tasks, 40), heads, strict=True)], fontsize=8)
     axis.xaxis.tick_top()
-    axis.set_yticks(range(len(tree.models)), [_short(label) for label in tree.models])
+    axis.set_yticks(range(len(tree.models)), _shortened(tree.models))
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     return figure
@@ -118,17 +131,19 @@ def _scaling(tree: Tree) -> Any:
     for row in tree.rows:
         score = row.score()
         if score and score["value"] is not None and row.model["image_size"]:
-            others = ", ".join(f"{key}={value}" for key, value in sorted(row.options.items()) if key != "image-size")
-            name = f"{_short(str(row.model['name']))} ({others})" if others else _short(str(row.model["name"]))
+            others = {key: value for key, value in {**row.options, **row.shown}.items() if key != "image-size"}
+            name = label_of(row.model["name"], others)
             series.setdefault((row.task_name, name), []).append((row.model["image_size"], score))
     series = {name: sorted(points, key=lambda point: point[0]) for name, points in series.items() if len({size for size, _ in points}) > 1}
     if not series:
         return None
     figure, axis = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
-    for (task, name), points in series.items():
+    names = _shortened([name for _, name in series])
+    for ((task, _), points), name in zip(series.items(), names, strict=True):
         sizes = [size for size, _ in points]
         axis.plot(sizes, [score["value"] for _, score in points], "o-", label=f"{name}, {task}")
-        axis.fill_between(sizes, [score["low"] or score["value"] for _, score in points], [score["high"] or score["value"] for _, score in points], alpha=0.15)
+        low, high = ([_end(score, end) for _, score in points] for end in ("low", "high"))
+        axis.fill_between(sizes, low, high, alpha=0.15)
     axis.set_xlabel("image size (pixels)")
     axis.set_ylabel("main score")
     axis.legend(fontsize=7, frameon=False)

@@ -2,18 +2,23 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from medprobe.errors import RequestError
-from medprobe.run.results import SCHEMA, current, folds_by_seed, read_summary
+from medprobe.files import dump_json
+from medprobe.run.results import SCHEMA, current, folds_by_seed, read_summary, summary_of
+
+PREDICTIONS = "predictions"
+"""The spec of a model whose predictions were made elsewhere."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model on one task, folds and seeds combined. `options` are those that differ from the task's default."""
+    """One model on one task, folds and seeds combined. `options` are those that differ from the task's default, `shown`
+    those of them, and of its weights, that its label says."""
 
     folder: Path
     task: Mapping[str, Any]
@@ -22,6 +27,21 @@ class Row:
     options: Mapping[str, Any]
     summary: Mapping[str, Any] | None
     cells: tuple[Mapping[str, Any], ...]
+    shown: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> list[Mapping[str, Any]]:
+        return [cell for cell in self.cells if cell["status"] == "done"]
+
+    @property
+    def folds(self) -> list[int]:
+        """Folds with a finished cell; none where the task has no folds."""
+        found = {cell["fold"] for cell in self.finished}
+        return sorted(fold for fold in found if fold is not None)
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({cell["seed"] for cell in self.finished})
 
     @property
     def task_name(self) -> str:
@@ -43,11 +63,10 @@ class Row:
         """The combined score of a key (the main one), or None where it is missing."""
         return None if self.summary is None else self.summary["scores"].get(key or self.main)
 
-
     @property
     def fingerprints(self) -> set[str]:
         """The states of the dataset that its finished cells saw: one, unless it changed in between."""
-        return {str(cell["provenance"]["dataset_fingerprint"]) for cell in self.cells if cell["status"] == "done"}
+        return {str(cell["provenance"]["dataset_fingerprint"]) for cell in self.finished}
 
     @property
     def sign(self) -> int:
@@ -94,22 +113,55 @@ def read_tree(results: Path) -> Tree:
             unreadable.append(str(file.relative_to(root)))
         else:
             found.setdefault(file.parent, []).append((file.with_suffix(""), document))
-    differing = _differing([(folder.parent, cells[0][1]["model"]["name"], cells[0][1].get("options", {})) for folder, cells in found.items()])
+    firsts = [(folder.parent, cells[0][1]) for folder, cells in found.items()]
+    differing = _differing([(task, cell["model"]["name"], cell.get("options", {})) for task, cell in firsts])
     rows = []
     for folder, everything in sorted(found.items()):
         cells = [document for _, document in current(everything)]
-        summary = read_summary(folder)
+        summary = _summary(folder, cells)
         if summary is None and (folder / "summary.json").exists():
             unreadable.append(str((folder / "summary.json").relative_to(root)))
         first = cells[0]
-        options = dict(first.get("options", {}))
-        shown = {key: value for key, value in options.items() if key == "limit" or key in differing[first["model"]["name"]]}
-        said = ", ".join(f"{key}={value}" for key, value in sorted(shown.items()))
-        label = f"{first['model']['name']} ({said})" if said else str(first["model"]["name"])
-        rows.append(Row(folder, first["task"], first["model"], label, options, summary, tuple(cells)))
+        name, options = str(first["model"]["name"]), dict(first.get("options", {}))
+        shown = {key: value for key, value in options.items() if key == "limit" or key in differing[name]}
+        if len({weights_of(cell) for _, cell in firsts if cell["model"]["name"] == name} - {None}) > 1:
+            shown["weights"] = (weights_of(first) or "unknown")[:8]
+        label = label_of(name, shown)
+        rows.append(Row(folder, first["task"], first["model"], label, options, summary, tuple(cells), shown))
     if not rows:
         raise RequestError(f"{results}: expected the results of a run, found {'only unreadable files: ' + ', '.join(unreadable[:3]) if unreadable else 'none'}; give the folder that was --out")
     return Tree(root, tuple(rows), tuple(unreadable))
+
+
+def label_of(name: str, shown: Mapping[str, Any]) -> str:
+    """dinov3-s (image-size=64, weights=08c60483)."""
+    said = ", ".join(f"{key}={value}" for key, value in sorted(shown.items()))
+    return f"{name} ({said})" if said else name
+
+
+def weights_of(cell: Mapping[str, Any]) -> str | None:
+    """The digest of the weights behind a cell; None where they are drawn, or predictions were made elsewhere."""
+    if cell["model"]["random"] or cell["model"]["spec"] == PREDICTIONS:
+        return None
+    return cell["provenance"].get("weights_sha256")
+
+
+def _summary(folder: Path, cells: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The summary on disk, or one made anew where a run that was interrupted left finished cells out of it."""
+    summary = read_summary(folder)
+    done = {(cell["seed"], cell["fold"]) for cell in cells if cell["status"] == "done"}
+    if done and (summary is None or not _holds(summary, done)):
+        try:
+            anew = summary_of(folder)
+            return summary if anew is None else json.loads(dump_json(anew))
+        except RequestError:  # its predictions are not here
+            return summary
+    return summary
+
+
+def _holds(summary: Mapping[str, Any], done: set[tuple[int, int | None]]) -> bool:
+    seeds = {*summary["seeds"], *summary.get("seeds_without_all_folds", [])}
+    return seeds == {seed for seed, _ in done} and set(summary["folds"]) == {fold for _, fold in done}
 
 
 def _differing(asked: Sequence[tuple[Path, str, Mapping[str, Any]]]) -> dict[str, set[str]]:

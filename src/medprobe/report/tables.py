@@ -41,7 +41,7 @@ SMALL = (
 )
 
 
-def interval_text(score: Any) -> str:
+def interval_text(score: Any, digits: int = 3) -> str:
     """0.912 [0.880, 0.941] †, with how many values were undefined and left out; undefined where the score is."""
     if score is None:
         return "not run"
@@ -50,8 +50,8 @@ def interval_text(score: Any) -> str:
     mark = f" {MARK}" if score.get("small") else ""
     left_out = f" ({score['n_undefined']} undefined)" if score.get("n_undefined") else ""
     if score["low"] is None or score["high"] is None:
-        return f"{score['value']:.3f}{mark}{left_out}"
-    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]{mark}{left_out}"
+        return f"{score['value']:.{digits}f}{mark}{left_out}"
+    return f"{score['value']:.{digits}f} [{score['low']:.{digits}f}, {score['high']:.{digits}f}]{mark}{left_out}"
 
 
 def few_text(score: Any) -> str:
@@ -103,7 +103,7 @@ def _methods(tree: Tree) -> list[Sheet]:
     """Of every dataset of pairs, all models and heads in one table: there the heads are what is compared."""
     sheets = []
     for dataset in dict.fromkeys(row.task["dataset"] for row in tree.rows if row.task["kind"] == "registration"):
-        rows = sorted((row for row in tree.rows if row.task["dataset"] == dataset), key=lambda row: -(((row.score() or {}).get("value")) or 0.0))
+        rows = sorted((row for row in tree.rows if row.task["dataset"] == dataset), key=lambda row: row.order[1:])
         if len({row.task["head"] for row in rows}) > 1:
             keys = [key for key in (rows[0].main, "hd95", "asd", "folding_fraction") if any(row.score(key) for row in rows)]
             body = tuple((row.label, row.task["head"], *(row_text(row, key) for key in keys)) for row in rows)

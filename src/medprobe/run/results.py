@@ -295,15 +295,22 @@ def folds_by_seed(folder: Path) -> dict[int, dict[int | None, Measure]]:
 
 
 def write_summary(folder: Path) -> dict[str, Any] | None:
-    """`summary.json`: folds as their mean with patients drawn inside folds, seeds as mean and sd; None without cells.
+    """`summary.json`, as `summary_of` has it; none is left without finished cells."""
+    summary = summary_of(folder)
+    if summary is not None:
+        write_atomically(folder / "summary.json", dump_json(summary))
+    elif next(cells_of(folder), None) is None:
+        (folder / "summary.json").unlink(missing_ok=True)
+    return summary
+
+
+def summary_of(folder: Path) -> dict[str, Any] | None:
+    """Folds as their mean with patients drawn inside folds, seeds as mean and sd; None without cells.
 
     The interval of several seeds is that of their mean score under the same draws of patients; the spread over seeds
     stands beside it and is never mixed into it. Only seeds that have every fold found are combined.
     """
     seeds = folds_by_seed(folder)
-    if not seeds:
-        (folder / "summary.json").unlink(missing_ok=True)
-        return None
     folds = sorted({fold for cells in seeds.values() for fold in cells}, key=lambda fold: -1 if fold is None else fold)
     sides = {seed: [cells[fold] for fold in folds] for seed, cells in sorted(seeds.items()) if set(cells) == set(folds)}
     incomplete = sorted(set(seeds) - set(sides))
@@ -324,12 +331,10 @@ def write_summary(folder: Path) -> dict[str, Any] | None:
         if len(sides) > 1:
             scores[key]["per_class"] = {name: float(np.mean([score.per_class[name] for score in each])) for name in each[0].per_class}
     _, document = next(cells_of(folder))
-    summary = {
+    return {
         "schema": SCHEMA, "task": document["task"], "model": document["model"], "seeds": list(sides), "folds": folds,
         "seeds_without_all_folds": incomplete, "scores": scores,
     }  # fmt: skip
-    write_atomically(folder / "summary.json", dump_json(summary))
-    return summary
 
 
 def failure(error: BaseException) -> dict[str, str]:

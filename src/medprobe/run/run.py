@@ -51,8 +51,8 @@ def run(request: Request, plan: Plan, progress: Progress) -> Outcome:
     begin = time.perf_counter()
     try:
         for group in plan.groups:
-            _run_group(group, request, plan.cache, progress, outcome)
             folders |= {(request.out / "results" / cell.stem).parent for cell in group.cells}
+            _run_group(group, request, plan.cache, progress, outcome)
             if request.fail_fast and outcome.failed:
                 break
     finally:
@@ -291,11 +291,17 @@ def _provenance(cell: Cell) -> dict[str, Any]:
 
     device = str(getattr(cell.loaded.encoder, "_device", "cpu"))
     return {
-        "medprobe": medprobe.__version__, "weights_sha256": cell.loaded.encoder.weights_sha256,
+        "medprobe": medprobe.__version__, "weights_sha256": cell.loaded.encoder.weights_sha256, **_parts(cell),
         "dataset_fingerprint": cell.question.fingerprint, "protocol": cell.question.task.protocol, "libraries": libraries(),
         "device": device, "threads": torch.get_num_threads(), "precision": cell.precision,
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }  # fmt: skip
+
+
+def _parts(cell: Cell) -> dict[str, Any]:
+    """Of `a+b`, the digest of the weights of each."""
+    parts = getattr(cell.loaded.encoder, "parts", ())  # an encoder of one's own need not have any
+    return {"parts_sha256": [part.weights_sha256 for part in parts]} if parts else {}
 
 
 def libraries() -> dict[str, str]:
