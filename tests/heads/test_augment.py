@@ -9,7 +9,7 @@ import pytest
 
 from medprobe.errors import RequestError
 from medprobe.heads import _dense, _mirror, networks
-from medprobe.heads._augment import Augmentation, flipped, rotated
+from medprobe.heads._augment import Augmentation, flipped, rotated, views
 from medprobe.heads._crops import Crops
 from medprobe.heads._mirror import Flip
 from medprobe.imaging import recipes
@@ -166,7 +166,7 @@ def test_a_flip_moves_grid_mask_and_box_alike(axis: int, rng: np.random.Generato
         grids, masks, boxes = crops.batch([(0, 0)])
         boxes[:] = (1.0, 0.0, 6.0, 5.0)
         before = grids[0].clone()
-        (grid,), turned, moved = always(grids, masks.clone(), boxes, [0], np.random.default_rng(seed))
+        (grid,), turned, moved = always(grids, masks.clone(), boxes, always.drawn([0], np.random.default_rng(seed)))
         if torch.equal(grid, before):
             assert torch.equal(turned, masks)
             assert moved.tolist() == [[1.0, 0.0, 6.0, 5.0]]
@@ -185,12 +185,45 @@ def test_a_turn_moves_grid_and_mask_alike(rng: np.random.Generator) -> None:
     labels = np.zeros((6, 16, 16), np.uint8)
     labels[1:, 3:9, 4:14], labels[2:, 10:14, 2:7] = 1, 2
     crops = Crops.read(SampleList([volume(labels)] * 4), None, 6, Context(0, classes=("background", "a", "b")))
-    augmented = Augmentation.of(crops, "horizontal,vertical", "auto", 15.0, ("background", "a", "b"), False, pytest.fail)
+    augmented = Augmentation.of(crops, "horizontal,vertical", "auto", 15.0, ("background", "a", "b"), "grids", pytest.fail)
     (grid,), masks, boxes = crops.batch([(number, 0) for number in range(4)])
-    (grid,), masks, _ = augmented([grid], masks, boxes, range(4), np.random.default_rng(1))
+    (grid,), masks, _ = augmented([grid], masks, boxes, augmented.drawn(range(4), np.random.default_rng(1)))
     known = masks >= 0
     assert 0.7 < known.double().mean() < 1, "corners that come in from outside are not learned from"
     assert (grid.argmax(dim=1)[known] == masks[known]).double().mean() > 0.9
+
+
+class Seen(SampleList):
+    """Samples whose grids are seen flipped and turned, as an encoder that hands planes through gives them."""
+
+    def augmented(self, policy: str, rng: np.random.Generator) -> SampleList:
+        (view,) = [one for one in views((-2, -1), 15.0) if one.name == policy]
+        grids = [view(torch.as_tensor(one.features["image"].grids[0])).numpy() for one in self.items]
+        return SampleList([replace(one, features={"image": replace(one.features["image"], grids=(grid,))}, target=None) for one, grid in zip(self.items, grids, strict=True)])
+
+
+@pytest.mark.parametrize("flips", ["auto", "left-right,anterior-posterior", "superior-inferior,left-right"])
+@pytest.mark.parametrize("classes", [KIDNEYS, (*ORGAN, "other")])
+def test_the_grids_of_a_view_show_what_its_mask_says(flips: str, classes: tuple[str, ...]) -> None:
+    """Of every draw, turned and flipped, also along the planes; classes swap in the mask alone."""
+    labels = np.zeros((6, 24, 24), np.uint8)
+    labels[1:4, 4:12, 5:20], labels[2:, 14:22, 2:9] = 1, 2
+    samples = Seen([volume(labels, affine=RAS)])
+    crops = Crops.read(samples, None, 6, Context(0, classes=classes))
+    augmented = Augmentation.of(crops, flips, "auto", 15.0, classes, "views", pytest.fail)
+    crops = crops.with_views(samples, augmented.encoded, Context(0))
+    drawn = set()
+    for seed in range(100):
+        draws = augmented.drawn([0], np.random.default_rng(seed))
+        drawn.add(draws[0].view)
+        grids, masks, boxes = crops.batch([(0, 0)], [draw.view for draw in draws])
+        (grid,), masks, _ = augmented(grids, masks, boxes, draws)
+        shown = grid.argmax(dim=1)
+        if classes == KIDNEYS and any(flip.swaps for flip in draws[0].flips):
+            shown = torch.tensor([0, 2, 1])[shown]
+        known = masks >= 0
+        assert (shown[known] == masks[known]).double().mean() > 0.95
+    assert drawn == {"", *augmented.encoded}
 
 
 @pytest.mark.parametrize(("height", "width"), [(24, 24), (12, 24), (24, 8)])
@@ -226,11 +259,11 @@ def test_a_turned_mask_lies_where_the_turned_plane_shows_it(fit_rule: str, shape
     planes = recipes.planes((Source(tmp_path / "mask.npy"),), window="full-range", size=(64, 64), fit_rule=fit_rule)
     sample = Sample("a", "a", {"image": Features(grids=(planes.pixels.astype(np.float32) / 255,), frame=planes.frame)}, target=LabelMap(mask))
     crops = Crops.read(SampleList([sample]), 96, 4, Context(0, classes=ORGAN))
-    augmented = Augmentation.of(crops, "horizontal,vertical", "auto", 15.0, ORGAN, False, pytest.fail)
+    augmented = Augmentation.of(crops, "horizontal,vertical", "auto", 15.0, ORGAN, "grids", pytest.fail)
     scores = []
     for draw in range(20):
         grids, masks, boxes = crops.batch([(0, 0)])
-        (grid,), masks, boxes = augmented(grids, masks, boxes, [0], np.random.default_rng(draw))
+        (grid,), masks, boxes = augmented(grids, masks, boxes, augmented.drawn([0], np.random.default_rng(draw)))
         seen = _dense.to_pixels(grid, crops.grid, boxes, (96, 96))[0, 0] > 0.5
         known = masks[0] != -1
         true = (masks[0] == 1) & known
@@ -346,7 +379,7 @@ def test_a_frozen_grid_whose_classes_swap_is_not_flipped(recorded) -> None:  # t
 @pytest.mark.parametrize("name", ["linear2d", "conv2d", "unet2d", "linear3d", "conv3d", "unet3d", "vnet", "unetr", "swinunetr", "dynunet"])
 def test_frozen_decoders_and_networks_are_augmented_alike(name: str) -> None:
     head = HEADS.get(name)()
-    assert (head.flips, head.pairs, head.rotate) == ("auto", "auto", 15.0)
+    assert (head.flips, head.pairs, head.rotate, head.augment) == ("auto", "auto", 15.0, "grids")
 
 
 def test_the_side_of_training_is_that_of_all_cases() -> None:

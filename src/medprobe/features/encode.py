@@ -19,6 +19,7 @@ from medprobe.errors import CaseError, MedprobeError
 from medprobe.features.locks import Busy, Lock
 from medprobe.features.planes import Found, Keep, PlaneStore
 from medprobe.features.store import CHUNK_PLANES, GRID_CHUNK_PLANES, Shard
+from medprobe.heads._augment import AS_IT_IS, View
 from medprobe.imaging import formats, recipes
 from medprobe.types import Channels, Source
 
@@ -44,18 +45,20 @@ class Preprocessing:
     """A dataset's spatial recipe; its name enters the key."""
     channels: Channels = "late"
     """rgb = the channels of a case are one image of three; enters the key where it is not `late`."""
+    view: View = AS_IT_IS
+    """How a plane is flipped and turned before the encoder sees it; its name enters the key where it is not as it is."""
 
 
     @property
     def facts(self) -> dict[str, Any]:
         """As part of a key."""
-        facts = {**asdict(self), "crop": self.crop and self.crop.__name__}
-        return {name: value for name, value in facts.items() if (name, value) != ("channels", "late")}
+        facts = {**asdict(self), "crop": self.crop and self.crop.__name__, "view": self.view.name}
+        return {name: value for name, value in facts.items() if (name, value) != ("channels", "late") and (name, value) != ("view", "")}
 
     @property
     def narrow(self) -> "Preprocessing":
-        """The same with grey planes as they are: they are repeated where they are used, and not kept thrice."""
-        return replace(self, colour=None) if self.colour == 3 else self
+        """The same with grey planes as they are, which are repeated where they are used and not kept thrice, and none flipped."""
+        return replace(self, colour=None if self.colour == 3 else self.colour, view=AS_IT_IS)
 
 
 def encoding_facts(encoder: Any, preprocessing: Preprocessing, grids: bool, precision: str) -> dict[str, Any]:
@@ -286,6 +289,7 @@ class Pipeline:
         x = _to_unit(good) if good else torch.from_numpy(filler).float()
         if wide and x.shape[1] == 1:
             x = x.expand(-1, 3, -1, -1)
+        x = self.preprocessing.view(x)
         if watch is not None and good:
             _refuse(watch.first(x))
         outputs = self._outputs(x)

@@ -50,6 +50,8 @@ class EncodedSamples:
     """How many of the grids, from the last, the head is given; None: all that there are."""
     vectors: dict[tuple, np.ndarray] = field(default_factory=dict, compare=False)
     """Pooled vectors by (entry keys, pooling, how planes are joined), shared by the parts of one task so that folds pool nothing twice."""
+    views: Mapping[str, Bank] = field(default_factory=dict, compare=False, repr=False)
+    """Where the features of flipped and turned planes are, by the name of the view."""
     places: np.ndarray | None = field(default=None, compare=False, repr=False)
     """Where the bank keeps each sample, of `located` ones."""
 
@@ -106,9 +108,12 @@ class EncodedSamples:
         return matrix
 
     def augmented(self, policy: str, rng: np.random.Generator) -> "EncodedSamples":
+        """`policy`: the name of a view; its samples have features alone."""
         if policy == "none":
             return self
-        raise RequestError(f"augmentation {policy!r} is not offered for cached features; use 'none'")
+        if policy not in self.views:
+            raise RequestError(f"expected a view that was encoded ({', '.join(self.views) or 'none was'}), found {policy!r}; use 'none'")
+        return replace(self, bank=self.views[policy], images=False, describe=(), decode_target=None, places=None)
 
     def _gathered(self, pooling: Pooling) -> tuple[np.ndarray, float] | None:
         """The vectors of cases of one plane each, and the sum of their squares, read at once; None where the cases are of other kinds, or the bank cannot."""

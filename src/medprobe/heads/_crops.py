@@ -5,8 +5,8 @@ other than the background, where there is any (as nnU-Net does).
 """
 
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import median_high
 from typing import Any
 
@@ -33,6 +33,11 @@ class Case:
     """Which axes of the body those of a piece, ([depth,] height, width), run along."""
     stretch: float = 1.0
     """Height of the grid's plane over its width, in mm (in pixels of the source where it has no spacing)."""
+    views: Mapping[str, Features] = field(default_factory=dict)
+    """Features of the plane flipped or turned, by the name of the view."""
+
+    def seen(self, view: str) -> Features:
+        return self.views[view] if view else self.features
 
     @property
     def box(self) -> tuple[float, float, float, float]:
@@ -79,6 +84,15 @@ class Crops:
         small = tuple(_at_side(case, side, ctx) for case in cases)
         return cls(small, side, depth, len(ctx.classes), ctx.multilabel)
 
+    def with_views(self, train: Samples, views: Sequence[str], ctx: Context) -> "Crops":
+        """The same with the features of these views of the same samples."""
+        seen = {view: [one.features["image"] for one in train.augmented(view, ctx.rng)] for view in views}
+        cases = [
+            replace(case, views={view: features[number] for view, features in seen.items()})
+            for number, case in enumerate(self.cases)
+        ]
+        return replace(self, cases=tuple(cases))
+
     def drawn(self, rng: np.random.Generator) -> list[tuple[int, int]]:
         """(case, first plane) of every piece of an epoch, in random order."""
         pieces = []
@@ -91,13 +105,15 @@ class Crops:
                 pieces.append((number, start))
         return [pieces[place] for place in rng.permutation(len(pieces))]
 
-    def batch(self, pieces: Sequence[tuple[int, int]]) -> tuple[list[Any], Any, np.ndarray]:
-        """Grids (N, D_l, [d,] h, w), masks (N, [K,] [d,] side, side) and boxes (N, 4); planes past the last repeat it, ignored."""
+    def batch(self, pieces: Sequence[tuple[int, int]], views: Sequence[str] = ()) -> tuple[list[Any], Any, np.ndarray]:
+        """Grids (N, D_l, [d,] h, w), masks (N, [K,] [d,] side, side) and boxes (N, 4); planes past the last repeat it, ignored.
+        `views`: the one that the grids of each piece are taken from; masks and boxes are those of the plane as it is."""
         import torch
 
         cases = [self.cases[number] for number, _ in pieces]
+        seen = [case.seen(view) for case, view in zip(cases, views or [""] * len(cases), strict=True)]
         grids = [
-            torch.stack([planes_of(case.features.grids[level], start, self.depth) for case, (_, start) in zip(cases, pieces, strict=True)])
+            torch.stack([planes_of(one.grids[level], start, self.depth) for one, (_, start) in zip(seen, pieces, strict=True)])
             for level in range(len(self.widths))
         ]
         masks = torch.stack([self._mask(case, start) for case, (_, start) in zip(cases, pieces, strict=True)])

@@ -16,7 +16,7 @@ import numpy as np
 
 from medprobe.errors import MedprobeError
 from medprobe.heads import _fits, _mirror, _pooled
-from medprobe.heads._augment import Augmentation
+from medprobe.heads._augment import POLICIES, Augmentation, View, views
 from medprobe.heads._crops import IGNORED, Crops, box_of, pieces_of, planes_of, side_of
 from medprobe.types import Context, Features, Kind, Sample, Samples, State
 
@@ -36,7 +36,7 @@ class Segmenter(ABC):
     validation part is taken on whole label maps; the best epoch is kept, the earlier one of equals. `side`: the side at which
     logits and masks are compared in training (None: see `_crops`). `flips`: axes along which grids and masks are flipped, each
     with probability one half, and `pairs` the classes that swap then (`_mirror`); `rotate`: turns in the plane by up to so many
-    degrees (`_augment`). Frozen grids and planes are augmented alike.
+    degrees. `augment`: of grids, by views that are encoded, or none (`_augment`); planes are always augmented themselves.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"grid"})
@@ -55,6 +55,7 @@ class Segmenter(ABC):
     flips: str = _mirror.AUTO
     pairs: str = _mirror.AUTO
     rotate: float = 15.0
+    augment: str = "grids"
     evaluate_every: int = 5
 
     def __post_init__(self) -> None:
@@ -67,6 +68,7 @@ class Segmenter(ABC):
         _pooled.require(self.side is None or (_pooled.is_count(self.side) and self.side <= LARGEST_SIDE), name, "side", f"a whole number of 1 to {LARGEST_SIDE}, or null", self.side)
         _pooled.require(self.warm_up <= 1, name, "warm_up", "a number of 0 to 1", self.warm_up)
         _mirror.check(self.flips, self.pairs, name)
+        _pooled.require_one_of(name, "augment", POLICIES, self.augment)
         dropout = getattr(self, "dropout", 0.0)
         _pooled.require(_pooled.is_number(dropout) and 0 <= dropout < 1, name, "dropout", "a number from 0 to below 1", dropout)
 
@@ -83,10 +85,10 @@ class Segmenter(ABC):
         """State: the network's tensors; widths, grid, side and the validation curve among its facts."""
         import torch
 
-        _mirror.check_classes(self.pairs, ctx.classes, type(self).__name__.lower())
+        self.check(ctx.classes)
         data = Crops.read(train, self.side, self.pieces, ctx)
-        frozen = not self.supervised
-        augmented = Augmentation.of(data, self.flips, self.pairs, self.rotate, ctx.classes, frozen, ctx.warn)
+        augmented = self._augmentation(data, ctx)
+        data = data.with_views(train, augmented.encoded, ctx)
         steps = self.epochs * math.ceil(len(data) / self.batch_size)
         facts = {"widths": data.widths, "grid": list(data.grid), "outputs": data.classes, "side": data.side}
         with torch.random.fork_rng(devices=[]):
@@ -111,9 +113,9 @@ class Segmenter(ABC):
                     step = epoch * math.ceil(len(data) / self.batch_size) + start // self.batch_size
                     for group in optimiser.param_groups:
                         group["lr"] = self.learning_rate * _schedule(step, steps, self.warm_up)
-                    grids, masks, boxes = data.batch(drawn)
-                    cases = [number for number, _ in drawn]
-                    grids, masks, boxes = augmented(grids, masks, boxes, cases, rng)
+                    draws = augmented.drawn([number for number, _ in drawn], rng)
+                    grids, masks, boxes = data.batch(drawn, [draw.view for draw in draws])
+                    grids, masks, boxes = augmented(grids, masks, boxes, draws)
                     if len(drawn) == 1 < min(self.batch_size, len(pieces)) and self.pieces is None:
                         continue  # a batch of one has no batch statistics
                     optimiser.zero_grad()
@@ -174,7 +176,7 @@ class Segmenter(ABC):
                 optimiser.zero_grad()
                 boxes = np.tile([0.0, 0.0, *grid], (batch, 1))
                 copies = [one.clone() for one in inputs]
-                grids, turned, boxes = turning(copies, masks.clone(), boxes, range(batch), rng)
+                grids, turned, boxes = turning(copies, masks.clone(), boxes, turning.drawn(range(batch), rng))
                 segmentation_loss(to_pixels(net(grids), (grid[0], grid[1]), boxes, (side, side)), turned, False).backward()
                 optimiser.step()
 
@@ -187,6 +189,22 @@ class Segmenter(ABC):
         in_val, in_test = (sum(1 if self.pieces is None else len(_starts(one, self.pieces)) for one in part) for part in (val, test))
         looks = math.ceil(self.epochs / self.evaluate_every) * in_val + in_test
         return float((steps * one_step + looks * one_look) * times**2)
+
+    def check(self, classes: Sequence[str]) -> None:
+        """RequestError for settings that name classes that there are not."""
+        _mirror.check_classes(self.pairs, classes, type(self).__name__.lower())
+
+    def views(self, classes: Sequence[str], axes: Sequence[tuple[str, ...]]) -> tuple[View, ...]:
+        """Which views of a plane it learns from beside the plane itself, of images whose axes may be any of `axes`."""
+        if self.augment != "views" or self.supervised:
+            return ()
+        flips = [_mirror.flips_of(self.flips, self.pairs, classes, known)[0] for known in axes]
+        return views((flip.axis for several in flips for flip in several), self.rotate)
+
+    def _augmentation(self, data: Crops, ctx: Context) -> Augmentation:
+        policy = "exact" if self.supervised and self.augment != "none" else self.augment
+        flips, rotate = (_mirror.NONE, 0.0) if policy == "none" else (self.flips, self.rotate)
+        return Augmentation.of(data, flips, self.pairs, rotate, ctx.classes, policy, ctx.warn)
 
     def _predicted(self, net: Any, sample: Sample, grid: tuple[int, ...], ctx: Context) -> np.ndarray:
         """Labels ([K,] [D,] H, W) uint8 on the pixels of the source."""

@@ -1,7 +1,7 @@
 """The cases of a question as its head sees them: features from the store, streamed or given, and whole images."""
 
 import errno
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,11 @@ import numpy as np
 
 from medprobe.errors import CaseError, MedprobeError
 from medprobe.features.bank import Bank, StoredBank, StreamedBank
-from medprobe.features.encode import Pipeline, decoders, plane_facts
+from medprobe.features.encode import Pipeline, Preprocessing, decoders, plane_facts
 from medprobe.features.planes import PlaneStore
 from medprobe.features.reduce import reduce_named
 from medprobe.features.samples import EncodedSamples, Item
+from medprobe.features.store import Encoding, Entry
 from medprobe.files import advice_on
 from medprobe.imaging import recipes
 from medprobe.run import reading
@@ -32,17 +33,42 @@ def open_bank(group: Group, request: Request, cache: Path, progress: Progress) -
         return GivenBank(group.encoder)
     if group.encoder is None:
         return ImageBank(group, progress)
-    device = device_of(request.device)
-    batch = request.batch_size or (16 if device == "cpu" else 128)
-    workers = decoders(device) if group.missing_planes > 4 * batch else 0
-    planes = PlaneStore(cache, plane_facts(group.preprocessing), group.planes_budget)
-    planes.look_for(group.missing)
-    pipeline = Pipeline(group.encoder, group.preprocessing, group.grids, batch, workers, planes)
+    pipeline = _pipeline(group, group.preprocessing, group.missing, request, cache)
     entries = list(group.entries.values())
     if why_streamed(group, request, cache):
         return StreamedBank(pipeline, group.sources, entries, progress, request.max_ram)
+    return _stored(group, group.encoding, pipeline, entries, cache, progress)
+
+
+def open_views(group: Group, request: Request, cache: Path, progress: Progress) -> dict[str, Bank]:
+    """The features of flipped and turned planes that heads of the group learn from, by the name of the view."""
+    banks: dict[str, Bank] = {}
+    for view, entries in group.views.items():
+        preprocessing, encoding = group.of_view(view)
+        pipeline = _pipeline(group, preprocessing, [entry.key for entry in entries], request, cache)
+        banks[view.name] = _stored(group, encoding, pipeline, entries, cache, progress)
+    return banks
+
+
+def _pipeline(
+    group: Group, preprocessing: Preprocessing, keys: Iterable[str], request: Request, cache: Path
+) -> Pipeline:
+    """What encodes the planes of these entries."""
+    device = device_of(request.device)
+    batch = request.batch_size or (16 if device == "cpu" else 128)
+    workers = decoders(device) if group.missing_planes > 4 * batch else 0
+    planes = PlaneStore(cache, plane_facts(preprocessing), group.planes_budget)
+    planes.look_for(keys)
+    return Pipeline(group.encoder, preprocessing, group.grids, batch, workers, planes)
+
+
+def _stored(
+    group: Group, encoding: Encoding, pipeline: Pipeline, entries: Sequence[Entry],
+    cache: Path, progress: Progress,
+) -> Bank:  # fmt: skip
+    sources = {entry.key: group.sources[entry.key] for entry in entries}
     try:
-        return StoredBank(group.encoding, pipeline, group.sources, entries, progress)
+        return StoredBank(encoding, pipeline, sources, entries, progress)
     except OSError as error:
         less = ", or keep less with --cache-budget" if error.errno == errno.ENOSPC else ""
         raise MedprobeError(
@@ -93,12 +119,15 @@ class Readable:
         return self.samples.subset([place for index in indices for place in self.of_case.get(index, ())])
 
 
-def readable_of(question: Question, group: Group, bank: Bank, request: Request, vectors: dict[tuple, np.ndarray]) -> Readable:
+def readable_of(
+    question: Question, group: Group, bank: Bank, request: Request, vectors: dict[tuple, np.ndarray],
+    views: Mapping[str, Bank] | None = None,
+) -> Readable:  # fmt: skip
     """`vectors`: those pooled before, of any question of the group. Raises CaseError where more cases cannot be read than are allowed."""
     good, unreadable = _readable(question, group, bank, request)
     good = [index for index in good if question.cases[index].target is not None]
     borders = np.cumsum([0, *(_count(question.cases[index], question) for index in good)]).tolist()
-    samples = samples_of(question, group, bank, good, vectors)
+    samples = replace(samples_of(question, group, bank, good, vectors), views=views or {})
     return Readable(samples.located() if "pooled" in question.head.needs else samples, dict(zip(good, map(range, borders[:-1], borders[1:]), strict=True)), unreadable)
 
 

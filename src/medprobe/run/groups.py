@@ -10,6 +10,7 @@ from medprobe.errors import Faults, MedprobeError, MissingError, RequestError
 from medprobe.features.encode import Preprocessing, decoded, encoding_facts, plane_facts
 from medprobe.features.planes import KEPT
 from medprobe.features.store import Encoding, Entry
+from medprobe.heads._augment import View
 from medprobe.imaging.recipes import windows_of
 from medprobe.run import costs, results
 from medprobe.run.loading import Loaded
@@ -48,6 +49,10 @@ class Group:
     """Seconds to fit, predict, score and draw all cells of a task."""
     streamed: str | None = None
     """Why grids are not kept, if they are not."""
+    views: Mapping[View, tuple[Entry, ...]] = field(default_factory=dict)
+    """Those in which planes are encoded once more, and which of the entries: those that heads learn from."""
+    missing_views: int = 0
+    """Planes of them that are not yet encoded."""
 
     @property
     def fit_seconds(self) -> float:
@@ -55,7 +60,20 @@ class Group:
 
     @property
     def missing_planes(self) -> int:
-        return sum(self.entries[key].planes for key in self.missing)
+        """To encode, views among them."""
+        return sum(self.entries[key].planes for key in self.missing) + self.missing_views
+
+    @property
+    def all_planes(self) -> int:
+        """Encoded and to encode, views among them."""
+        several = [tuple(self.entries.values()), *self.views.values()]
+        return sum(entry.planes for entries in several for entry in entries)
+
+    def of_view(self, view: View) -> tuple[Preprocessing, Encoding]:
+        """How planes of a view reach the encoder, and where their features are kept."""
+        preprocessing = replace(self.preprocessing, view=view)
+        facts = {**self.encoding.facts, "view": view.name}
+        return preprocessing, Encoding(self.encoding.cache, facts)
 
     @property
     def to_decode(self) -> int:
@@ -126,7 +144,10 @@ def grouped(questions: Sequence[Question], loaded: Sequence[Loaded], request: Re
         progress(number, len(unfinished), "measuring what the run will take")
         group = _group(request=request, **parts)
         before = sum(each.missing_planes * each.bytes_per_plane for each in groups if each.streamed is None)
-        groups.append(replace(group, streamed=why_streamed(group, request, cache, before), fits=costs.of_group(group, scoring)))
+        streamed = why_streamed(group, request, cache, before)
+        if streamed and group.views:
+            faults.found.append(RequestError(f"{group.dataset}: views of planes are kept, and {streamed}; raise --cache-budget, or use head.augment=grids"))
+        groups.append(replace(group, streamed=streamed, fits=costs.of_group(group, scoring)))
     return _decoding(groups, _spare(groups, request, cache), cache), done
 
 
@@ -242,15 +263,42 @@ def _group(
                 sources.setdefault(entry.key, channels)
     found = encoding.find(entries)
     missing = tuple(key for key in entries if key not in found)
+    views = _views(cells, entries, encoder)
     cost, each = (0, 0.0), 0
     undecoded: tuple[str, ...] = ()
-    if missing:
-        made = sum(map(len, windows_of(sources[missing[0]], preprocessing.window)))
+    if missing or views:
+        first = next(iter(missing or entries))
+        made = sum(map(len, windows_of(sources[first], preprocessing.window)))
         cost = costs.of_encoding(encoder, preprocessing, grids, made)
         kept = Encoding(encoding.cache, plane_facts(preprocessing), KEPT).find(missing, complete=True)
         undecoded = tuple(key for key in missing if key not in kept)
         each = _bytes_decoded(sources[undecoded[0]], preprocessing) if undecoded else 0
-    return Group(loaded, encoder, preprocessing, grids, encoding, entries, sources, missing, *cost, tuple(cells), question.dataset.name, undecoded, each)
+    whole = Group(loaded, encoder, preprocessing, grids, encoding, entries, sources, missing, *cost, tuple(cells), question.dataset.name, undecoded, each)
+    return _with_views(whole, views)
+
+
+def _views(cells: Sequence[Cell], entries: Mapping[str, Entry], encoder: Any) -> dict[View, tuple[Entry, ...]]:
+    """The views that heads of these cells learn from, each of the entries of their training cases."""
+    found: dict[View, dict[str, Entry]] = {}
+    for cell in cells:
+        question = cell.question
+        if not question.views:
+            continue
+        if hasattr(encoder, "features_of"):
+            raise RequestError(f"{question.task.name}: head.augment=views encodes flipped planes, which features made elsewhere do not have; use grids or none")
+        train = {question.cases[place].id for place in question.parts[cell.fold].train}
+        each = [entry for (case, _), group in question.entries(encoder.channels is None).items() if case in train for entry, _ in group]
+        for view in question.views:
+            found.setdefault(view, {}).update({entry.key: entry for entry in each})
+    return {view: tuple(several.values()) for view, several in found.items()}
+
+
+def _with_views(group: Group, views: Mapping[View, tuple[Entry, ...]]) -> Group:
+    missing = 0
+    for view, several in views.items():
+        there = group.of_view(view)[1].find([entry.key for entry in several])
+        missing += sum(entry.planes for entry in several if entry.key not in there)
+    return replace(group, views=views, missing_views=missing)
 
 
 def _bytes_decoded(sources: tuple[Source, ...], preprocessing: Preprocessing) -> int:

@@ -12,6 +12,7 @@ from medprobe.datasets._layout import locate, paths_of
 from medprobe.errors import CaseError, Faults, MedprobeError, RequestError
 from medprobe.features.digests import Digests
 from medprobe.features.reduce import reduce_named
+from medprobe.heads._dense import Segmenter
 from medprobe.imaging import formats
 from medprobe.registry import HEADS, did_you_mean
 from medprobe.run import reading, results, splits
@@ -44,12 +45,13 @@ class Plan:
                 {
                     "model": group.loaded.name, "dataset": group.dataset, "image_size": group.preprocessing.size,
                     "tasks": sorted({cell.question.task.name for cell in group.cells}), "cells": len(group.cells),
-                    "seeds": sorted({cell.seed for cell in group.cells}), "planes": sum(entry.planes for entry in group.entries.values()), "planes_missing": group.missing_planes,
+                    "seeds": sorted({cell.seed for cell in group.cells}), "planes": group.all_planes, "planes_missing": group.missing_planes,
                     "bytes": group.missing_planes * group.bytes_per_plane,
                     "planes_to_decode": group.to_decode, "bytes_decoded": group.bytes_decoded,
                     "minutes": (group.missing_planes * group.seconds_per_plane + group.fit_seconds) / 60,
                     "minutes_encoding": group.missing_planes * group.seconds_per_plane / 60, "minutes_fits": {task: seconds / 60 for task, seconds in group.fits.items()},
-                    "streamed": group.streamed,
+                    "streamed": group.streamed, "views": [view.name for view in group.views],
+                    "planes_of_views": group.missing_views,
                 }
                 for group in self.groups
             ],
@@ -186,6 +188,9 @@ def _notes(question: Question) -> list[str]:
 def _check_cells(questions: Sequence[Question], request: Request, faults: Faults) -> None:
     for question in questions:
         name, dataset = question.task.name, question.dataset
+        if isinstance(question.head, Segmenter):
+            with faults.collected():
+                question.head.check(dataset.classes)
         if question.on_pixels and PIXELS not in request.model.split(","):
             faults.found.append(RequestError(f"{name}: {question.task.head} looks at the planes themselves, so it runs with the model {PIXELS}, found {request.model}; add {PIXELS} to --model"))
         with faults.collected():

@@ -6,13 +6,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medprobe.datasets._layout import fingerprint
 from medprobe.errors import CaseError
 from medprobe.features.digests import source_key
 from medprobe.features.encode import PRODUCTS
 from medprobe.features.store import Entry
 from medprobe.files import digest_of
+from medprobe.heads._augment import View
+from medprobe.heads._dense import Segmenter
+from medprobe.heads._mirror import axes_of
 from medprobe.imaging.formats import count_planes
+from medprobe.imaging.resample import turned_grid
 from medprobe.registry import HEADS
 from medprobe.run import reading, results, splits
 from medprobe.run.loading import LAST, Grids, Loaded
@@ -77,6 +83,15 @@ class Question:
     def grids(self) -> Grids:
         """Which grids the head wants of an encoder: (layers by number, or None; how many at even distances then)."""
         return (self.task.layers, getattr(self.head, "levels", 1)) if "grid" in self.head.needs else LAST
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """How planes are flipped and turned before they are encoded once more, for the head to learn from."""
+        if not isinstance(self.head, Segmenter):
+            return ()
+        dims, axial = self.dataset.dims, np.eye(4)
+        _, affine = turned_grid(None, axial, self.task.axis)
+        return self.head.views(self.dataset.classes, [axes_of(affine, dims), axes_of(None, dims)])
 
     @property
     def levels(self) -> int | None:

@@ -21,7 +21,7 @@ from medprobe.metrics import stats
 from medprobe.metrics.measure import Measure
 from medprobe.run import fields, reading, results
 from medprobe.run import maps as mapping
-from medprobe.run.encoded import Readable, open_bank, readable_of
+from medprobe.run.encoded import Readable, open_bank, open_views, readable_of
 from medprobe.run.groups import Group
 from medprobe.run.loading import child_seed, device_of
 from medprobe.run.plan import Plan
@@ -111,6 +111,7 @@ def _run_group(group: Group, request: Request, cache: Path, progress: Progress, 
         for question in {id(cell.question): cell.question for cell in group.cells}.values():
             _read_masks(question, progress)
         bank = open_bank(group, request, cache, progress)
+        views = open_views(group, request, cache, progress)
     except CELL_FAILURES as error:
         for cell in group.cells:
             _fail(cell, request, error, outcome)
@@ -124,7 +125,7 @@ def _run_group(group: Group, request: Request, cache: Path, progress: Progress, 
             path = request.out / "results" / cell.stem
             question = cell.question
             if id(question) not in latest:  # the cells of a question follow each other
-                latest = {id(question): readable_of(question, group, bank, request, vectors)}
+                latest = {id(question): readable_of(question, group, bank, request, vectors, views)}
             for warning in _run_cell(cell, group, bank, latest[id(question)], request, seconds, progress):
                 outcome.warnings.setdefault(warning, []).append(path)
             outcome.done.append(path)
@@ -337,6 +338,8 @@ def describe(plan: Plan) -> list[str]:
             work += f"; fits and scores about {_duration(60 * sum(each.values()))}{parts}"
         seeds = f", seed {', '.join(map(str, group['seeds']))}," if any(each["model"] == group["model"] and each["seeds"] != group["seeds"] for each in facts["groups"]) else ""
         lines.append(f"  {group['model']}{seeds} on {group['dataset']} at {size}: {work}; {group['cells']} results ({', '.join(group['tasks'])})")
+        if group["views"]:
+            lines.append(f"    among them {group['planes_of_views']} planes flipped and turned, for heads that learn from views: {'; '.join(group['views'])}")
         if group["bytes_decoded"]:
             lines.append(f"    {group['planes_to_decode']} planes to decode, kept for other encoders: {group['bytes_decoded'] / 1e6:.1f} MB")
         elif group["planes_missing"] and not group["planes_to_decode"]:

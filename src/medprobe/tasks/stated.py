@@ -101,7 +101,7 @@ SETTINGS: Mapping[str, Callable[[Task], Any]] = {
 
 PROBES = "*/linear"
 DECATHLON, PETCT = "msd-*/*", "autopet2-*/* hecktor2022-*/*"
-GRIDS = "encoding flipped slices costs a multiple"
+GRIDS = "views (head.augment) cost six encodings"
 ONE_SIDE = "a heart is no mirror image of itself"
 BOTH = "rows are named linear, the text describes a decoder: both run"
 
