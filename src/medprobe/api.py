@@ -12,10 +12,14 @@ def load_encoder(model: str, weights: str | Path | None = None, device: str = "c
     `options` are those of `medprobe.encoders.load`: precision, layers, seed.
     """
     from medprobe import encoders
+    from medprobe.errors import RequestError
     from medprobe.tasks import models
 
     file = Path(weights) if weights is not None else None
-    return encoders.load(models.resolve(model, file).spec, weights=file, device=device, image_size=image_size, **options)
+    encoder = encoders.load(models.resolve(model, file).spec, weights=file, device=device, image_size=image_size, **options)
+    if encoder.faults:
+        raise RequestError(encoder.faults[0])
+    return encoder
 
 
 def convex_adam(

@@ -47,6 +47,14 @@ class WeightFile:
     tensors: Mapping[str, Any]
     sha256: str
 
+    @property
+    def doubt(self) -> str | None:
+        """What the user must hear where a name promises another digest, as names of published files do (`name-1a2b3c4d.pth`)."""
+        promised = re.search(r"-([0-9a-f]{8})\.(pth|pt)$", self.path.name)
+        if not promised or promised[1].isdigit() or self.sha256.startswith(promised[1]):
+            return None
+        return f"{self.path.name} promises a sha256 of {promised[1]}…, found {self.sha256[:8]}…: it is not the file of that name"
+
 
 @dataclass(frozen=True)
 class Part:

@@ -7,7 +7,10 @@ and v apart, or has none at all where the distilled models ship zeros.
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from medprobe.errors import MissingError
 
 TIMM_TO_TRANSFORMERS = (
     (r"^cls_token$", "embeddings.cls_token"),
@@ -63,6 +66,43 @@ CONFIGS: dict[str, dict[str, Any]] = {
     )
 }
 """The published sizes, for `transformers` without its configuration file; gated means SwiGLU."""
+
+
+SATELLITE = ("eadcf0ff", "a6675841")
+"""First digits of the sha256 of the official files trained on SAT-493M, whose mean and std are others."""
+NORM_OF_CROPS = "local_cls_norm"
+"""Official files of ViT-L hold it when they are of SAT-493M, those of the 7B model always."""
+WIDTH_OF_7B = 4096
+
+
+def check_data(name: str, path: Path, tensors: Mapping[str, Any], sha256: str) -> None:
+    """MissingError for a file that is not what its official name says, or was trained on other images than the model's."""
+    promised = re.search(r"^dinov3_.*-([0-9a-f]{8})\.pth$", path.name)
+    if promised and not sha256.startswith(promised[1]):
+        raise MissingError(
+            f"expected a sha256 that begins with {promised[1]}, as the name {path.name} promises, found {sha256[:8]}: the file is "
+            "broken or another one; fetch it again, or give a file of your own another name"
+        )
+    found, why = trained_on(path.name, tensors, sha256)
+    asked = re.search(r"lvd1689m|sat493m", name)
+    if found is None or found == (asked[0] if asked else "lvd1689m"):
+        return
+    other = name.replace(asked[0], found) if asked else f"{name}.{found}"
+    raise MissingError(
+        f"expected weights trained on {asked[0] if asked else 'lvd1689m'} for {name}, found in {path} those of {found} ({why}), "
+        f"whose mean and std differ; run {'' if '/' in name else 'timm:'}{other}"
+    )
+
+
+def trained_on(file_name: str, tensors: Mapping[str, Any], sha256: str) -> tuple[str | None, str]:
+    """(`lvd1689m`, `sat493m` or None where nothing tells, what tells it)."""
+    if sha256[:8] in SATELLITE:
+        return "sat493m", f"its sha256 begins with {sha256[:8]}"
+    widths = {tensor.shape[-1] for key, tensor in tensors.items() if key.endswith("cls_token")}
+    if any(NORM_OF_CROPS in key for key in tensors) and WIDTH_OF_7B not in widths:
+        return "sat493m", f"it holds {NORM_OF_CROPS}"
+    said = re.search(r"lvd1689m|sat493m", file_name)
+    return (said[0], "its name says so") if said else (None, "")
 
 
 def is_official(tensors: Mapping[str, Any]) -> bool:

@@ -9,14 +9,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from medprobe.encoders import checkpoints, hub
+from medprobe.encoders import checkpoints, hub, normalisation
 from medprobe.encoders.base import LoadedEncoder, Request, only_last_layer, under_seed
+from medprobe.encoders.normalisation import CLIP_MEAN, CLIP_STD, Normalisation
 from medprobe.encoders.timm_models import network, whole_forward
 from medprobe.errors import ExtraError, MissingError, RequestError
 from medprobe.registry import ENCODERS, did_you_mean
 from medprobe.types import Features
 
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 CONFIG = "open_clip_config.json"
 KNOWN_CONFIGS: dict[str, dict[str, Any]] = {
     "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224": {
@@ -28,6 +28,7 @@ KNOWN_CONFIGS: dict[str, dict[str, Any]] = {
             "timm_proj": "linear",
             "image_size": 224,
         },
+        "preprocess_cfg": {"mean": CLIP_MEAN, "std": CLIP_STD},
     },
 }
 """Configurations we know, so that a local checkpoint (or `random:`) needs nothing else."""
@@ -55,13 +56,14 @@ def open_clip_model(request: Request) -> LoadedEncoder:
         only_last_layer(request)
         forward, dim, stride = clip_forward(net), vision["width"], vision["patch_size"]
     size = vision.get("image_size", 224)
+    scaled = normalised(request, preprocess)
     encoder = LoadedEncoder(
         request,
         forward,
         dim=dim,
         net=net,
-        mean=preprocess.get("mean", CLIP_MEAN),
-        std=preprocess.get("std", CLIP_STD),
+        mean=scaled.mean,
+        std=scaled.std,
         tied_size=size,
         interpolates=bool(getattr(net, "dynamic_img_size", False)),
         multiple=stride,
@@ -69,8 +71,29 @@ def open_clip_model(request: Request) -> LoadedEncoder:
         weights_sha256=file.sha256 if file else None,
         source=None if request.weights or request.random else source,
     )
-    encoder.notes = tuple(filter(None, (part.note,)))
+    encoder.notes = tuple(filter(None, (part.note, scaled.note, file.doubt if file else None)))
     return encoder
+
+
+def normalised(request: Request, preprocess: dict[str, Any]) -> Normalisation:
+    """Mean and std: of a configuration beside the weights, of the model's, of what all published weights of it agree on, else
+    CLIP's, which open_clip takes where nothing is said."""
+    beside = normalisation.beside(request.weights.parent) if request.weights else None
+    if beside is not None or "mean" in preprocess:
+        return beside or Normalisation(preprocess["mean"], preprocess["std"])
+    architecture, _, tag = request.rest.partition("/")
+    if request.weights is None or tag or request.rest.startswith(("hf-hub:", "local-dir:")):
+        return Normalisation(CLIP_MEAN, CLIP_STD)
+    open_clip = library(request)
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    known = {
+        (tuple(config.get("mean") or CLIP_MEAN), tuple(config.get("std") or CLIP_STD))
+        for config in (open_clip.get_pretrained_cfg(architecture, each) for each in tags)
+    }
+    if len(known) == 1:
+        return Normalisation(*known.pop())
+    said = f"nothing says which mean and std {request.rest} was trained under, so CLIP's are taken; write {architecture}/TAG"
+    return Normalisation(CLIP_MEAN, CLIP_STD, said)
 
 
 def configuration(request: Request) -> tuple[dict[str, Any], dict[str, Any], str | None]:
@@ -82,7 +105,7 @@ def configuration(request: Request) -> tuple[dict[str, Any], dict[str, Any], str
         if beside and beside.is_file():
             return *_parsed(beside), page
         if name in KNOWN_CONFIGS and (request.weights or request.random):
-            return KNOWN_CONFIGS[name], {}, page
+            return KNOWN_CONFIGS[name], KNOWN_CONFIGS[name]["preprocess_cfg"], page
         return *_parsed(hub.fetch(name, (CONFIG,), request.spec, cached_only=request.random)), page
     if kind == "local-dir":
         path = Path(name) / CONFIG

@@ -61,12 +61,14 @@ class Watch:
         """What is wrong, if anything, by the first two of these planes; of later ones nothing is looked at."""
         if self.answer is not None:
             return None
-        self.planes = planes[:2]
-        self.answer = self.encoder(self.planes)
-        again = relative(self.encoder(self.planes), self.answer)
+        import torch
+
+        self.planes = torch.as_tensor(planes[:2]).clone()
+        self.answer = self._ask(self.planes)
+        again = relative(self._ask(self.planes), self.answer)
         if again > TWICE[self.precision]:
             return self._changed(again, "the same planes twice differ")
-        alone = relative(self.encoder(self.planes[:1]), self.answer, rows=1)
+        alone = relative(self._ask(self.planes[:1]), self.answer, rows=1)
         if len(self.planes) > 1 and alone > TOGETHER[self.precision]:
             return (
                 f"{self.encoder.spec}: a plane alone and beside another differ by {alone:.1g} of the largest feature, so that "
@@ -79,8 +81,13 @@ class Watch:
         """What is wrong, if anything, now that other planes were encoded."""
         if self.answer is None:
             return None
-        again = relative(self.encoder(self.planes), self.answer)
+        again = relative(self._ask(self.planes), self.answer)
         return self._changed(again, "the first planes encoded again in the end differ") if again > TWICE[self.precision] else None
+
+    def _ask(self, planes: Any) -> Features:
+        """The answer to a copy: a network may write into its planes."""
+        made: Features = self.encoder(planes.clone())
+        return made
 
     def _changed(self, by: float, what: str) -> str:
         return (

@@ -5,7 +5,8 @@
 - Convolutional and hierarchical networks: `cls` is what the classifier would see (global average, then the head's
   norm where it has one), the grid is the last stage; ConvNeXt's grid carries the head's norm, as DINOv3 defines it.
 - `@stage3` after a name takes the stage of stride 2^(3+1) instead, and its global average: `timm:resnet50.tv_in1k@stage3`
-  is the 1024-d "ResNet50" of the whole-slide literature (CLAM, TRIDENT). `@raw` leaves mean and std out (SimCLR).
+  is the 1024-d "ResNet50" of the whole-slide literature (CLAM, TRIDENT). `@raw` leaves mean and std out (SimCLR),
+  `@imagenet`, `@clip` and `@half` (0.5) name them, for a file whose training no tag names.
 
 Sizes: with a learned position table a model is tied to its own size, and `image_size` interpolates the table;
 rotary positions (DINOv3), DINOv2 and convolutional networks are free, in multiples of the patch or of the last stride.
@@ -18,16 +19,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medprobe.encoders import checkpoints, dinov3, hub
-from medprobe.encoders.base import LoadedEncoder, Request, choose_layers, under_seed
+from medprobe.encoders import checkpoints, dinov3, hub, normalisation
+from medprobe.encoders.base import IMAGENET_MEAN, IMAGENET_STD, LoadedEncoder, Request, choose_layers, under_seed
+from medprobe.encoders.normalisation import Normalisation
 from medprobe.errors import MissingError, RequestError
 from medprobe.registry import ENCODERS, did_you_mean
 from medprobe.types import Features
 
 KNOWN_CONFIGS: dict[str, dict[str, Any]] = {
-    "MahmoodLab/uni": {"architecture": "vit_large_patch16_224", "license": "cc-by-nc-nd-4.0"},
+    "MahmoodLab/uni": {
+        "architecture": "vit_large_patch16_224",
+        "license": "cc-by-nc-nd-4.0",
+        "pretrained_cfg": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD},
+    },
 }
 """Hub repositories whose configuration we know, so that a local checkpoint needs nothing else."""
+
+
+DINOV2_OFFSET = 0.1
 
 
 @dataclass(frozen=True)
@@ -104,9 +113,9 @@ def _licence(folder: Path) -> str | None:
 
 
 def options(rest: str) -> tuple[str, frozenset[str]]:
-    """A name and its `@stage1`…`@stage9` and `@raw` suffixes; any other `@` belongs to the name (a revision)."""
+    """A name and its `@stage1`…`@stage9`, `@raw`, `@imagenet`, `@clip`, `@half` suffixes; any other `@` belongs to the name (a revision)."""
     found = set()
-    while match := re.search(r"@(stage[1-9]|raw)$", rest):
+    while match := re.search(rf"@(stage[1-9]|{'|'.join(normalisation.BY_NAME)})$", rest):
         found.add(match[1])
         rest = rest[: match.start()]
     return rest, frozenset(found)
@@ -115,24 +124,30 @@ def options(rest: str) -> tuple[str, frozenset[str]]:
 def build(request: Request, named: Named) -> LoadedEncoder:
     """The network with its weights inside, wrapped."""
     file = checkpoints.read(named.weights) if named.weights else None
+    if file and "dinov3" in named.architecture:
+        dinov3.check_data(options(request.rest)[0], file.path, file.tensors, file.sha256)
     part = checkpoints.part_of(file, spelling(named.architecture), request.spec) if file else checkpoints.Part({})
     net = under_seed(lambda: network(named.architecture, **variant(named.architecture, part.tensors)), request.seed)
     if file:
         checkpoints.fit(net, part.tensors, file.path, request.spec, part.prefix)
     config = net.pretrained_cfg
     _, chosen = options(request.rest)
-    stage = next((int(option[5:]) for option in chosen if option != "raw"), None)
+    stage = next((int(option[5:]) for option in chosen if option.startswith("stage")), None)
+    scaled = normalised(request, named.architecture)
     size = config["input_size"][-1]
     tied = bool(config.get("fixed_input_size")) and not free_size(net, config)
     published = not (request.weights or request.random)  # a file of the user's has terms of its own
+    official = "dinov2" in str(config.get("architecture", "")) and getattr(net, "reg_token", None) is None
+    if official:
+        positions_as_dinov2(net)
     forward, dim, stride = stage_forward(net, stage, request) if stage else whole_forward(net, request)
     encoder = LoadedEncoder(
         request,
         forward,
         dim=dim,
         net=net,
-        mean=None if "raw" in chosen else config["mean"],
-        std=None if "raw" in chosen else config["std"],
+        mean=scaled.mean,
+        std=scaled.std,
         tied_size=size if tied else None,
         interpolates=bool(getattr(net, "dynamic_img_size", False)),
         multiple=stride,
@@ -141,8 +156,28 @@ def build(request: Request, named: Named) -> LoadedEncoder:
         licence=named.licence if published else None,
         source=named.source if published else None,
     )
-    encoder.notes = tuple(filter(None, (part.note,)))
+    if official:
+        encoder.transform["positions"] = "dinov2"
+    encoder.notes = tuple(filter(None, (part.note, scaled.note, file.doubt if file else None)))
     return encoder
+
+
+def normalised(request: Request, architecture: str) -> Normalisation:
+    """Mean and std of a request, and where they are from."""
+    name, chosen = options(request.rest)
+    folder = Path(architecture.removeprefix("local-dir:")) if architecture.startswith("local-dir:") else None
+    if folder is not None:
+        architecture = json.loads((folder / "config.json").read_text())["architecture"]
+    found = normalisation.named(chosen, request.spec)
+    if found is None and request.weights is not None:
+        found = normalisation.beside(request.weights.parent, architecture)
+    if found is None and folder is not None:
+        config = normalisation.of_config(json.loads((folder / "config.json").read_text()))
+        found = Normalisation(*config) if config else None
+    known = KNOWN_CONFIGS.get(name.partition("@")[0])
+    if found is None and known is not None:
+        found = Normalisation(known["pretrained_cfg"]["mean"], known["pretrained_cfg"]["std"])
+    return found or normalisation.of_timm(architecture, folder is not None or request.weights is not None)
 
 
 def variant(architecture: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,6 +254,36 @@ def free_size(net: Any, config: Mapping[str, Any]) -> bool:
     """Whether a network of which timm names one size takes any: no position table, or DINOv2, made to interpolate it."""
     no_table = hasattr(net, "pos_embed") and net.pos_embed is None and bool(getattr(net, "dynamic_img_size", False))
     return no_table or "dinov2" in str(config.get("architecture", ""))
+
+
+def positions_as_dinov2(net: Any) -> None:
+    """Let a network interpolate its table of positions as DINOv2 without registers does; timm's way is that of DINOv2 with them."""
+    from torch import nn
+
+    place = net._pos_embed
+
+    def placed(x: Any) -> Any:
+        table, grid, asked = net.pos_embed, tuple(net.patch_embed.grid_size), tuple(x.shape[1:3])
+        if grid == asked:
+            return place(x)
+        net.pos_embed = nn.Parameter(dinov2_table(table, grid, asked), requires_grad=False)
+        net.patch_embed.grid_size = asked
+        try:
+            return place(x)
+        finally:
+            net.pos_embed, net.patch_embed.grid_size = table, grid
+
+    net._pos_embed = placed
+
+
+def dinov2_table(table: Any, grid: tuple[int, int], asked: tuple[int, int]) -> Any:
+    """Positions (1, 1 + rows * columns, D) at another grid: bicubic without antialiasing, by (cells + 0.1) / cells of the table."""
+    import torch
+
+    patches = table[:, 1:].float().unflatten(1, grid).permute(0, 3, 1, 2)
+    scale = [(cells + DINOV2_OFFSET) / before for cells, before in zip(asked, grid, strict=True)]
+    moved = torch.nn.functional.interpolate(patches, scale_factor=scale, mode="bicubic", antialias=False)
+    return torch.cat([table[:, :1], moved.flatten(2).transpose(1, 2).to(table.dtype)], dim=1)
 
 
 def stage_forward(net: Any, stage: int, request: Request) -> tuple[Any, int, int]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from medprobe.encoders import checkpoints, dinov3, hub
 from medprobe.encoders.base import IMAGENET_MEAN, IMAGENET_STD, LoadedEncoder, Request, choose_layers, under_seed
+from medprobe.encoders.normalisation import SAT493M_MEAN, SAT493M_STD
 from medprobe.errors import ExtraError, MissingError, RequestError
 from medprobe.registry import ENCODERS
 from medprobe.types import Features
@@ -30,6 +31,8 @@ def transformers_model(request: Request) -> LoadedEncoder:
     except ImportError:
         raise ExtraError("transformers", "hub", request.spec) from None
     file = checkpoints.read(request.weights) if request.weights else None
+    if file and "dinov3" in request.rest:
+        dinov3.check_data(request.rest, file.path, file.tensors, file.sha256)
     config = configuration(request, plain(file) if file else {})
     mean, std = normalisation(request, config.model_type)
     if file is None and not request.random:
@@ -72,7 +75,7 @@ def transformers_model(request: Request) -> LoadedEncoder:
         return Features(cls, last[:, last.shape[1] - rows * columns :].mean(dim=1), grids)
 
     size = int(getattr(config, "image_size", 224) or 224)
-    return LoadedEncoder(
+    encoder = LoadedEncoder(
         request,
         forward,
         dim=int(getattr(config, "hidden_size", None) or config.hidden_sizes[-1]),
@@ -88,6 +91,8 @@ def transformers_model(request: Request) -> LoadedEncoder:
         if Path(request.rest).is_dir() or request.weights or request.random
         else f"https://huggingface.co/{request.rest}",
     )
+    encoder.notes = tuple(filter(None, (file.doubt if file else None,)))
+    return encoder
 
 
 def plain(file: checkpoints.WeightFile) -> Mapping[str, Any]:
@@ -125,9 +130,11 @@ def configuration(request: Request, tensors: Mapping[str, Any]) -> Any:
 def normalisation(request: Request, model_type: str) -> tuple[list[float], list[float]]:
     """Mean and std that travel with the weights."""
     path = Path(request.rest) / "preprocessor_config.json"
+    if request.weights is not None and (request.weights.parent / path.name).is_file():
+        path = request.weights.parent / path.name
     if not path.is_file() and model_type in IMAGENET_MODELS:
         if "sat493m" in request.rest:
-            return [0.430, 0.411, 0.296], [0.213, 0.156, 0.143]
+            return list(SAT493M_MEAN), list(SAT493M_STD)
         return list(IMAGENET_MEAN), list(IMAGENET_STD)
     if not path.is_file():
         if Path(request.rest).is_dir():

@@ -3,12 +3,27 @@
 `resolve` turns what the user typed into a spec. Nothing here imports torch; nothing is downloaded until a model is loaded.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medprobe.encoders import parts_of
+from medprobe.encoders.normalisation import BY_NAME
 from medprobe.errors import MissingError, RequestError
 from medprobe.registry import ENCODERS, did_you_mean
+
+
+@dataclass(frozen=True)
+class Transform:
+    """What planes in [0, 1] become before a model sees them, and the filter its authors resize with, where that is known."""
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    interpolation: str | None = None
+
+
+IMAGENET = Transform(*BY_NAME["imagenet"])
+IMAGENET_BICUBIC = replace(IMAGENET, interpolation="bicubic")
+NOTHING = Transform()
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,7 @@ class NamedModel:
     note: str | None = None
     needs: str | None = None
     digests: tuple[str, ...] = ()
+    transform: Transform = NOTHING
 
 
 def _dinov3(
@@ -44,6 +60,7 @@ def _dinov3(
         methods,
         "official .pth files fit as they are: --weights FILE",
         digests=(digest,),
+        transform=IMAGENET_BICUBIC,
     )
 
 
@@ -55,6 +72,7 @@ def _dinov2(name: str, size: str) -> NamedModel:
         False,
         "https://github.com/facebookresearch/dinov2",
         note="sides in multiples of 14",
+        transform=IMAGENET_BICUBIC,
     )
 
 
@@ -67,6 +85,7 @@ def _mae(name: str, size: str, method: str) -> NamedModel:
         "https://github.com/facebookresearch/mae",
         (method,),
         "tied to 224 px; --image-size interpolates",
+        transform=IMAGENET_BICUBIC,
     )
 
 
@@ -95,29 +114,30 @@ NAMED: dict[str, NamedModel] = {
         _dinov2("dinov2-b", "base"),
         _dinov2("dinov2-l", "large"),
         _dinov2("dinov2-g", "giant"),
-        NamedModel("resnet50", "timm:resnet50.tv_in1k", "BSD-3-Clause", False, RESNET50, ("ResNet50 (ImageNet)",), "2048-d, last stage"),
+        NamedModel("resnet50", "timm:resnet50.tv_in1k", "BSD-3-Clause", False, RESNET50, ("ResNet50 (ImageNet)",), "2048-d, last stage",
+                   transform=replace(IMAGENET, interpolation="bilinear")),
         NamedModel("resnet50-stage3", "timm:resnet50.tv_in1k@stage3", "BSD-3-Clause", False, RESNET50, ("ResNet50 (ImageNet)",),
-                   "1024-d third stage, the ResNet50 of the whole-slide literature"),
+                   "1024-d third stage, the ResNet50 of the whole-slide literature", transform=replace(IMAGENET, interpolation="bilinear")),
         NamedModel("biomedclip", f"open_clip:hf-hub:{BIOMEDCLIP}", "MIT", False, f"https://huggingface.co/{BIOMEDCLIP}", ("BiomedCLIP",),
-                   "768-d, before the projection; tied to 224 px, --image-size interpolates"),
-        NamedModel("uni", "hf-hub:MahmoodLab/uni", "CC-BY-NC-ND-4.0", True, "https://huggingface.co/MahmoodLab/uni", ("UNI",), "tied to 224 px; --image-size interpolates"),
+                   "768-d, before the projection; tied to 224 px, --image-size interpolates", transform=Transform(*BY_NAME["clip"], "bicubic")),
+        NamedModel("uni", "hf-hub:MahmoodLab/uni", "CC-BY-NC-ND-4.0", True, "https://huggingface.co/MahmoodLab/uni", ("UNI",), "tied to 224 px; --image-size interpolates", transform=IMAGENET),
         NamedModel("conch", "", "CC-BY-NC-ND-4.0", True, CONCH, ("CONCH",), "needs its own package",
                    f"conch needs its authors' own package: install it, ask for the weights at {CONCH}, and wrap "
                    "encode_image(x, proj_contrast=False, normalize=False) in file.py:make_encoder"),
         _mae("mae-b", "base", "MAE-ViT-B/16"),
         _mae("mae-l", "large", "MAE-ViT-L/16"),
-        NamedModel("moco-v3", "timm:resnet50", "CC-BY-NC-4.0", False, MOCO, ("MoCo-v3",), "ResNet50, 1000 epochs; the paper names no backbone",
-                   f"moco-v3 takes the official r-50-1000ep.pth.tar of {MOCO}: give it with --weights FILE"),
-        NamedModel("moco-v3-b", "timm:vit_base_patch16_224", "CC-BY-NC-4.0", False, MOCO, (), "ViT-B/16, 300 epochs",
-                   f"moco-v3-b takes the official vit-b-300ep.pth.tar of {MOCO}: give it with --weights FILE"),
-        NamedModel("swav", "timm:resnet50", "CC-BY-NC-4.0", False, SWAV, ("SwAV",), "ResNet50, 800 epochs",
-                   f"swav takes the official swav_800ep_pretrain.pth.tar of {SWAV}: give it with --weights FILE"),
+        NamedModel("moco-v3", "timm:resnet50@imagenet", "CC-BY-NC-4.0", False, MOCO, ("MoCo-v3",), "ResNet50, 1000 epochs; the paper names no backbone",
+                   f"moco-v3 takes the official r-50-1000ep.pth.tar of {MOCO}: give it with --weights FILE", transform=IMAGENET),
+        NamedModel("moco-v3-b", "timm:vit_base_patch16_224@imagenet", "CC-BY-NC-4.0", False, MOCO, (), "ViT-B/16, 300 epochs",
+                   f"moco-v3-b takes the official vit-b-300ep.pth.tar of {MOCO}: give it with --weights FILE", transform=IMAGENET),
+        NamedModel("swav", "timm:resnet50@imagenet", "CC-BY-NC-4.0", False, SWAV, ("SwAV",), "ResNet50, 800 epochs",
+                   f"swav takes the official swav_800ep_pretrain.pth.tar of {SWAV}: give it with --weights FILE", transform=IMAGENET),
         NamedModel("simclr", "timm:resnet50@raw", "Apache-2.0", False, SIMCLR, ("SimCLR",), "ResNet50 1x; inputs in [0, 1] without mean and std",
                    "simclr is published as TensorFlow checkpoints: convert the ResNet50 1x to torchvision's key names (conv1, bn1, layer1.0.conv1, …; "
                    "lightly-ai/simclrv1-imagenet1k-resnet50-1x on the model hub is such a conversion) and give it with --weights FILE"),
-        NamedModel("byol", "timm:resnet50", "Apache-2.0", False, BYOL, ("BYOL",), "ResNet50 1x",
+        NamedModel("byol", "timm:resnet50@imagenet", "Apache-2.0", False, BYOL, ("BYOL",), "ResNet50 1x",
                    f"byol is published as JAX checkpoints only ({BYOL}): convert the ResNet50 1x online network to torchvision's key names "
-                   "(conv1, bn1, layer1.0.conv1, …) and give it with --weights FILE"),
+                   "(conv1, bn1, layer1.0.conv1, …) and give it with --weights FILE", transform=IMAGENET),
         NamedModel("pixels", "pixels", note="control: the plane itself, at 32x32 as a vector"),
         NamedModel("mean-rgb", "mean-rgb", note="control: the mean colour"),
         NamedModel("anatomix", "anatomix", "MIT", False, "https://github.com/neel-dey/anatomix", (), "3D U-Net, 16 features of every voxel; official anatomix.pth: --weights FILE"),
