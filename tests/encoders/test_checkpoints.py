@@ -293,6 +293,8 @@ def below(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
         ("backbone.", "backbone_momentum."),
         ("encoder_q.", "encoder_k."),
         ("model.", "optimizer.exp_avg."),
+        ("", "student."),
+        ("ema.", ""),
     ],
 )
 @pytest.mark.parametrize("nested", [False, True])
@@ -426,6 +428,7 @@ def test_other_kinds_of_files_are_refused_by_what_they_are(data: bytes, kind: st
         assert "fetch it again" not in str(error.value)
 
 
+@pytest.mark.accept
 def test_the_conversion_of_a_torchscript_archive_works(state, tmp_path: Path) -> None:
     import subprocess
     import sys

@@ -131,6 +131,20 @@ def test_libraries_python_and_medprobe_are_not_followed(tmp_path: Path) -> None:
     assert reached(tmp_path / "enc.py", search) == {tmp_path / "mine.py", tmp_path / "enc.py"}
 
 
+def test_a_file_may_be_named_after_the_library_it_wraps(tmp_path: Path) -> None:
+    text = "import timm\n\ndef make():\n    return timm.create_model('test_resnet', num_classes=0)\n"
+    write(tmp_path, {"timm.py": text})
+    assert load(f"{tmp_path}/timm.py:make").dim == 96
+
+
+def test_a_helper_named_as_a_library_is_the_folders_for_its_own_file_alone(tmp_path: Path) -> None:
+    import timm
+
+    write(tmp_path, {"timm.py": NET.format(body=MEAN), "enc.py": ENTRY.format(module="timm")})
+    assert load(f"{tmp_path}/enc.py:make").dim == 3
+    assert sys.modules["timm"] is timm
+
+
 def test_nothing_is_left_behind_and_nothing_is_written(tmp_path: Path) -> None:
     write(tmp_path, {"helper.py": NET.format(body=MEAN), "enc.py": ENTRY.format(module="helper")})
     before, folders, finders = set(sys.modules), list(sys.path), list(sys.meta_path)

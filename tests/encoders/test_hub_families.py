@@ -38,6 +38,19 @@ def test_a_dinov2_folder_gives_what_transformers_gives_at_any_multiple_of_14(din
     assert len(load(f"transformers:{dinov2}", layers=(0, 1))(x).grids) == 2
 
 
+@pytest.mark.parametrize("around", ["", "model.", "teacher.backbone.", "dinov2."])
+def test_weights_of_a_training_fit_a_model_of_transformers(around: str, dinov2: Path, tmp_path: Path) -> None:
+    state = load(f"transformers:{dinov2}").net.state_dict()
+    others = {f"student.{name}": tensor + 1 for name, tensor in state.items()}
+    wrapped = {f"{around}{name}": tensor for name, tensor in state.items()}
+    torch.save({"state_dict": wrapped | others}, tmp_path / "w.ckpt")
+    encoder = load(f"transformers:{dinov2}", weights=tmp_path / "w.ckpt")
+    loaded = encoder.net.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items() if "mask_token" not in name)
+    if around:
+        assert "student." in encoder.notes[0]
+
+
 def test_random_weights_need_only_the_configuration(dinov2: Path) -> None:
     (dinov2 / "model.safetensors").unlink()
     with pytest.raises(MissingError, match="expected one of"):

@@ -44,6 +44,7 @@ def test_files_of_other_names_promise_nothing_or_are_said(tmp_path: Path) -> Non
         (f"{LARGE}.lvd1689m", "w.pth", tensors(satellite=True, prefix="teacher.backbone."), "0" * 64, "local_cls_norm"),
         (LARGE, "w.pth", tensors(satellite=True), "0" * 64, "local_cls_norm"),
         (f"{LARGE}.lvd1689m", "dinov3_vitl16_pretrain_sat493m.pth", tensors(), "0" * 64, "its name"),
+        (LARGE, "dinov3-vitl16-pretrain-sat493m/model.safetensors", tensors(), "0" * 64, "its folder"),
         (f"{LARGE}.lvd1689m", "w.safetensors", tensors(), "eadcf0ff" + "0" * 56, "its sha256"),
         (f"{SEVEN}.lvd1689m", "w.pth", tensors(4096), "a6675841" + "0" * 56, "its sha256"),
         ("facebook/dinov3-vitl16-pretrain-lvd1689m", "w.pth", tensors(satellite=True), "0" * 64, "local_cls_norm"),

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -255,8 +255,8 @@ def part_of(file: WeightFile, spelled: Spelled, spec: str) -> Part:
         wants, tensors = spelled(under(file, prefix))
         found[prefix] = sum(map(len, misfits(wants, tensors)[:2])), tensors
     fits = [prefix for prefix, (wrong, _) in found.items() if not wrong]
-    inner = [prefix for prefix in fits if not any(each != prefix and each.startswith(prefix) for each in fits)]
-    fitting = sorted(inner, key=rank)
+    doubled = {one for one in fits for other in fits if other != one and other.startswith(one) and not bare(other[len(one) : -1])}
+    fitting = sorted(set(fits) - doubled, key=rank)
     if not fitting:
         nearest = min(found, key=lambda prefix: (found[prefix][0], prefix), default=None)
         return Part(file.tensors) if nearest is None else Part(found[nearest][1], nearest)
@@ -269,12 +269,14 @@ def part_of(file: WeightFile, spelled: Spelled, spec: str) -> Part:
             f"expected one copy of {spec} in {file.path}, found it under {' and '.join([best, *equals])} with other values; "
             "save the one that is meant alone"
         )
-    return Part(taken, best, tuple(copies))
+    return Part(spelled(under(file, best, others))[1], best, tuple(copies))
 
 
-def under(file: WeightFile, prefix: str) -> dict[str, Any]:
-    """The tensors below a prefix, without it and without wrappers."""
-    own = {name[len(prefix) :]: tensor for name, tensor in file.tensors.items() if name.startswith(prefix)}
+def under(file: WeightFile, prefix: str, others: Sequence[str] = ()) -> dict[str, Any]:
+    """The tensors below a prefix, without it and without wrappers, and without those below other, longer ones."""
+    inner = tuple(other for other in others if other.startswith(prefix))
+    names = [name for name in file.tensors if name.startswith(prefix) and not name.startswith(inner)]
+    own = {name[len(prefix) :]: file.tensors[name] for name in names}
     return unchunked({bare(name): tensor for name, tensor in own.items()})
 
 

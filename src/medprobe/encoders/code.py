@@ -41,13 +41,13 @@ class FromSource(SourceFileLoader):
 
 
 class Finder(MetaPathFinder):
-    """Modules below some folders; `files` are those it has found."""
+    """Modules below some folders, those of the names `tops` and below them; `files` are those it has found."""
 
-    def __init__(self, folders: Sequence[Path]) -> None:
-        self.folders, self.files = folders, set[Path]()
+    def __init__(self, folders: Sequence[Path], tops: set[str]) -> None:
+        self.folders, self.tops, self.files = folders, tops, set[Path]()
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> ModuleSpec | None:
-        if path is None and name in sys.stdlib_module_names:
+        if path is None and name not in self.tops:
             return None
         places = self.folders if path is None else [Path(place) for place in path if self._below(Path(place))]
         for place in places:
@@ -73,10 +73,12 @@ class Modules:
         )
         self.root = _above_packages(folder) if relative else folder
         self.name = f"medprobe_user_{hashlib.sha256(str(self.path).encode()).hexdigest()[:12]}"
-        self.finder = Finder([folder] if self.root == folder else [folder, self.root])
         self.tops = {self.name, *_modules_in(folder)}
+        if _elsewhere(self.path.stem):  # a file that is named after the library it wraps
+            self.tops.discard(self.path.stem)
         if self.root != folder:
             self.tops.add(folder.relative_to(self.root).parts[0])
+        self.finder = Finder([folder] if self.root == folder else [folder, self.root], self.tops)
         self.loaded: dict[str, Any] = {}
 
     @property

@@ -77,13 +77,13 @@ WIDTH_OF_7B = 4096
 
 def check_data(name: str, path: Path, tensors: Mapping[str, Any], sha256: str) -> None:
     """MissingError for a file that is not what its official name says, or was trained on other images than the model's."""
-    promised = re.search(r"^dinov3_.*-([0-9a-f]{8})\.pth$", path.name)
+    promised = re.search(r"dinov3_\w+-([0-9a-f]{8})\b.*\.pth", path.name)
     if promised and not sha256.startswith(promised[1]):
         raise MissingError(
             f"expected a sha256 that begins with {promised[1]}, as the name {path.name} promises, found {sha256[:8]}: the file is "
             "broken or another one; fetch it again, or give a file of your own another name"
         )
-    found, why = trained_on(path.name, tensors, sha256)
+    found, why = trained_on(path, tensors, sha256)
     asked = re.search(r"lvd1689m|sat493m", name)
     if found is None or found == (asked[0] if asked else "lvd1689m"):
         return
@@ -94,15 +94,18 @@ def check_data(name: str, path: Path, tensors: Mapping[str, Any], sha256: str) -
     )
 
 
-def trained_on(file_name: str, tensors: Mapping[str, Any], sha256: str) -> tuple[str | None, str]:
+def trained_on(path: Path, tensors: Mapping[str, Any], sha256: str) -> tuple[str | None, str]:
     """(`lvd1689m`, `sat493m` or None where nothing tells, what tells it)."""
     if sha256[:8] in SATELLITE:
         return "sat493m", f"its sha256 begins with {sha256[:8]}"
     widths = {tensor.shape[-1] for key, tensor in tensors.items() if key.endswith("cls_token")}
     if any(NORM_OF_CROPS in key for key in tensors) and WIDTH_OF_7B not in widths:
         return "sat493m", f"it holds {NORM_OF_CROPS}"
-    said = re.search(r"lvd1689m|sat493m", file_name)
-    return (said[0], "its name says so") if said else (None, "")
+    for part, what in ((path.name, "its name says so"), (path.absolute().parent.name, "its folder says so")):
+        said = set(re.findall(r"lvd1689m|sat493m", part))
+        if len(said) == 1:
+            return said.pop(), what
+    return None, ""
 
 
 def is_official(tensors: Mapping[str, Any]) -> bool:

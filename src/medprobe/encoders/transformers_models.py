@@ -45,7 +45,10 @@ def transformers_model(request: Request) -> LoadedEncoder:
         file = checkpoints.read(path)
     transformers.logging.set_verbosity_error()
     net = under_seed(lambda: transformers.AutoModel.from_config(config), request.seed)
-    if file:
+    part = checkpoints.part_of(file, spelling(net), request.spec) if file else checkpoints.Part({})
+    if file and not any(checkpoints.misfits(*spelling(net)(part.tensors))):
+        net.load_state_dict(dict(part.tensors), strict=False)
+    elif file:
         tensors = plain(file)
         tensors = dinov3.to_transformers(tensors) if dinov3.is_official(tensors) else tensors
         net = filled(net, config, tensors, file.path, request.spec)
@@ -91,8 +94,28 @@ def transformers_model(request: Request) -> LoadedEncoder:
         if Path(request.rest).is_dir() or request.weights or request.random
         else f"https://huggingface.co/{request.rest}",
     )
-    encoder.notes = tuple(filter(None, (file.doubt if file else None,)))
+    encoder.notes = tuple(filter(None, (part.note, file.doubt if file else None)))
     return encoder
+
+
+def spelling(net: Any) -> checkpoints.Spelled:
+    """Tensors of a file as this version of transformers names them, beside those that a network needs."""
+    names = net.state_dict()
+    needed = {name: tensor for name, tensor in names.items() if not unneeded(name)}
+
+    def spelled(tensors: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        if dinov3.is_official(tensors):
+            tensors = dinov3.to_transformers(tensors)
+        moved = {name if name in names else f"model.{name}": name for name in tensors}
+        found = {new if new in names else old: tensors[old] for new, old in moved.items()}
+        return needed, {name: tensor for name, tensor in found.items() if not unneeded(name)}
+
+    return spelled
+
+
+def unneeded(name: str) -> bool:
+    """Whether features do without a tensor."""
+    return name.endswith(("mask_token", "periods")) or name.startswith("pooler.")
 
 
 def plain(file: checkpoints.WeightFile) -> Mapping[str, Any]:
@@ -164,9 +187,7 @@ def filled(net: Any, config: Any, tensors: Mapping[str, Any], path: Path, spec: 
         raise MissingError(
             f"{path} does not fit {spec}: {str(error).splitlines()[0][:200]}; give the checkpoint of this model"
         ) from None
-    missing = sorted(
-        name for name in report["missing_keys"] if not name.endswith("mask_token") and not name.startswith("pooler.")
-    )
+    missing = sorted(name for name in report["missing_keys"] if not unneeded(name))
     misshapen = sorted(str(entry[0] if isinstance(entry, tuple) else entry) for entry in report["mismatched_keys"])
     unknown = sorted(
         name
