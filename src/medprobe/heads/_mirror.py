@@ -5,7 +5,8 @@ directions have `vertical` and `horizontal`. A body is like its mirror image acr
 is left-right, or horizontal. There, classes of the left become those of the right. Pairs are found by name (`kidney_left` and
 `kidney_right`, `L lung` and `R lung`) or stated. Where a class has a side and no counterpart, or one that is no mirror image of it
 (chambers of the heart, lobes of the liver), or where names only look like a pair (`lk` and `rk`), nothing is flipped. Nor is it
-along an axis that a class is named by: an anterior half turned back to front is not a posterior one.
+along an axis that a class is named by: an anterior half turned back to front is not a posterior one. Nor, unless axes are stated, where
+several classes have names that say nothing (`1`, `label 2`).
 """
 
 import re
@@ -28,13 +29,15 @@ def _words_of(text: str) -> frozenset[str]:
 
 
 LEFT = _words_of(
-    "left lt lft l lh sinister sinistra sinistrum sinistro sin sx sn links linke linker linkes "
+    "left lt lft l lh os sinister sinistra sinistrum sinistro sin sx sn links linke linker linkes "
     "gauche izquierdo izquierda esquerdo esquerda"
 )
 RIGHT = _words_of(
-    "right rt rgt r rh dexter dextra dextrum destro destra dex dx dext rechts rechte rechter "
+    "right rt rgt r rh od dexter dextra dextrum destro destra dex dx dext rechts rechte rechter "
     "rechtes droit droite derecho derecha direito direita"
 )
+WITHIN = ((-1, "left"), (1, "right"), (-1, "左"), (1, "右"), (-1, "лев"), (1, "прав"))
+"""What a word of a side may begin or end with."""
 PLAIN = frozenset({"cleft", "bright", "upright", "copyright", "leftover", "outright"})
 """Words that hold a side by chance."""
 DIRECTIONS = {
@@ -53,6 +56,9 @@ NOT_MIRRORED = _words_of(
 )
 """Words of organs whose left and right are not each other's mirror image, unless they are of the brain (`LATERAL`)."""
 LATERAL = frozenset({"lateral", "lat", "brain", "cerebral"})
+GENERIC = _words_of("class label organ structure region roi object segment part mask value id target")
+"""Words that say nothing of what a class is."""
+STATE = "name pairs that swap with head.pairs (a=b,c=d), or none"
 
 
 class Asymmetric(Exception):
@@ -114,6 +120,10 @@ def flips_of(
     known = axes[0] in AXES
     names = _named(flips)
     if names == (AUTO,):
+        nameless = [name for name in classes if not _says_something(name)]
+        if pairs == AUTO and len(nameless) > 1:
+            one, other = nameless[:2]
+            return (), (f"flips are left out: {one!r} and {other!r} may be left and right; {STATE}",)
         names = ("left-right",) if known else ("horizontal",)
     drawn: dict[int, Flip] = {}
     left_out = []
@@ -142,8 +152,7 @@ def counterparts(classes: Sequence[str]) -> tuple[int, ...]:
             continue
         if (-side, stem) not in places:
             raise Asymmetric(
-                f"class {classes[place]!r} has no counterpart of the other side; name pairs that "
-                "swap with head.pairs, or none where no class has a side"
+                f"class {classes[place]!r} has no counterpart of the other side; {STATE}"
             )
         other = places[-side, stem]
         if stem == ("lobe",) or (NOT_MIRRORED & set(stem) and not LATERAL & set(stem)):
@@ -203,6 +212,13 @@ def _classes(
     return tuple(range(len(classes)))
 
 
+def _says_something(name: str) -> bool:
+    """Whether a name has a word of its own, or a side."""
+    words = _words(name)
+    own = [word for word in words if len(word) > 1 and not word.isdecimal() and word not in GENERIC]
+    return bool(own) or any(_side_of_word(word)[0] for word in words)
+
+
 def _swapped(classes: Sequence[str], pairs: str) -> tuple[int, ...]:
     if pairs == AUTO:
         return counterparts(classes)
@@ -233,7 +249,7 @@ def _side_of_word(word: str) -> tuple[int, str]:
     """As `_side`, of one word: `leftkidney` is `left` and `kidney`."""
     if word in LEFT or word in RIGHT:
         return (-1 if word in LEFT else 1), ""
-    for side, text in ((-1, "left"), (1, "right")):
+    for side, text in WITHIN:
         if word not in PLAIN and (word.startswith(text) or word.endswith(text)):
             return side, word.removeprefix(text).removesuffix(text)
     return 0, word
@@ -254,6 +270,5 @@ def _refuse_abbreviations(classes: Sequence[str]) -> None:
                 other, before = seen.setdefault(key, (name, letter))
                 if before != letter:
                     raise Asymmetric(
-                        f"{other!r} and {name!r} may be left and right; name pairs that swap with "
-                        "head.pairs, or none"
+                        f"{other!r} and {name!r} may be left and right; {STATE}"
                     )
