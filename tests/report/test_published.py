@@ -207,6 +207,15 @@ def test_seeds_and_folds_that_stand_there_are_named(forge: Forge, lines: Lines) 
     assert (line["row"], line["verdict"]) == ("dinov3-b, 256 px, folds 0, 1, seeds 0, 3", AGREES)
 
 
+def test_a_seed_without_all_folds_is_not_among_those_that_stand_there(forge: Forge, lines: Lines) -> None:
+    folder = forge("kvasir-capsule/linear", "dinov3-b", {"f1.macro": 0.5513}, seeds=(0, 3))
+    (folder / "seed3-fold1.json").unlink()
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps({**summary, "seeds": [0], "seeds_without_all_folds": [3]}))
+    (line,) = [line for line in lines(method="DINOv3-B") if line["ours"]]
+    assert (line["row"], line["verdict"]) == ("dinov3-b, 256 px, folds 0, 1, seed 0", AGREES)
+
+
 def test_parts_of_a_model_in_another_order_are_the_same_method(forge: Forge, lines: Lines) -> None:
     forge("acdc/convexadam", "mind+dinov3-s", {"dice": 0.7480}, n_patients=50)
     assert ours(lines, method="DINO-S+MIND+ConvexAdam") == ["mind+dinov3-s"]

@@ -35,13 +35,14 @@ class Row:
 
     @property
     def folds(self) -> list[int]:
-        """Folds with a finished cell; none where the task has no folds."""
-        found = {cell["fold"] for cell in self.finished}
+        """The folds behind its scores; none where the task has no folds."""
+        found = {cell["fold"] for cell in self.finished if self.summary is None or cell["fold"] in self.summary["folds"]}
         return sorted(fold for fold in found if fold is not None)
 
     @property
     def seeds(self) -> list[int]:
-        return sorted({cell["seed"] for cell in self.finished})
+        """The seeds behind its scores: those with every fold."""
+        return sorted({cell["seed"] for cell in self.finished if self.summary is None or cell["seed"] in self.summary["seeds"]})
 
     @property
     def task_name(self) -> str:

@@ -196,8 +196,7 @@ def _tested(row: Row, score: Mapping[str, Any]) -> int:
 def _missing_folds(row: Row) -> str | None:
     counts = row.task.get("counts", {})
     folds = sum(part.startswith("fold") for part in counts) or (FOLDS if "cases" in counts else 0)
-    done = len({*row.folds} & {*(row.summary or {"folds": ()})["folds"]})
-    return f"{done} of {folds} folds" if done < folds else None
+    return f"{len(row.folds)} of {folds} folds" if len(row.folds) < folds else None
 
 
 # --------------------------------------------------------------------------------------------- ranks
