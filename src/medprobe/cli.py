@@ -433,8 +433,12 @@ def cache_verify(cache: Cache = None, as_json: Json = False, debug: Debug = Fals
         _print([asdict(finding) for finding in findings])
     else:
         for finding in faults:
-            print(f"FAULT  {finding.encoding}/{finding.shard}: {finding.fault}; it is computed again by the next run, or removed by: medprobe cache gc")
-        print(f"{len(findings)} shards, {len(faults)} faults")
+            again = "the next run with this encoding writes it again"
+            if finding.shard != "-":
+                again = "it is computed again by the next run, or removed by: medprobe cache gc"
+            print(f"FAULT  {finding.encoding}/{finding.shard}: {finding.fault}; {again}")
+        shards = sum(finding.shard != "-" for finding in findings)
+        print(f"{shards} shards, {len(faults)} faults")
     if faults:
         raise SystemExit(1)
 
@@ -476,7 +480,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except SystemExit as leave:
         raise leave
     except (KeyboardInterrupt, Interrupted) as stop:
-        print("medprobe: interrupted; what is done is kept, the same command goes on from there", file=sys.stderr)
+        kept = "what is done is kept, the same command goes on from there"
+        goes_on = {"run", "encode"} & set(words[:1])
+        print(f"medprobe: interrupted{f'; {kept}' if goes_on else ''}", file=sys.stderr)
         sys.stdout.flush()
         os._exit(143 if signal.SIGTERM in stop.args else 130)
     except MedprobeError as error:

@@ -35,17 +35,21 @@ def duplicates(dataset: Dataset, cases: Sequence[Case], digests: Mapping[Path, s
     by = "pixels" if pixels else "bytes"
     if crossing:
         owned = dataset.root is not None and dataset.official_leak is None
-        said = f"{len(crossing)} images, by their {by}, are in two parts, {_first(crossing, part_of)}"
+        said = f"{_counted(crossing)} in two parts by {by}, {_first(crossing, part_of)}"
         advice = "; leave copies out, or give their cases one patient and one part"
         return Finding("duplicates", not owned, said + advice if owned else f"warning, {said}")
     if shared:
-        said = f"warning, {len(shared)} images, by their {by}, are of two patients, "
+        said = f"warning, {_counted(shared)} of two patients by {by}, "
         return Finding("duplicates", True, said + _first(shared, lambda case: case.patient))
-    return Finding("duplicates", True, f"no image, by its {by}, is in two parts or of two patients")
+    return Finding("duplicates", True, f"no image is in two parts or of two patients by {by}")
 
 
 def part_of(case: Case) -> str:
     return case.split or ("cases" if case.fold is None else f"fold{case.fold}")
+
+
+def _counted(groups: Sequence[Sequence[Case]]) -> str:
+    return "1 image is" if len(groups) == 1 else f"{len(groups):,} images are"
 
 
 def _first(groups: Sequence[Sequence[Case]], of) -> str:

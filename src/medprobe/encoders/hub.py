@@ -1,11 +1,13 @@
 """Files from the model hub: the local cache first, the network only when asked for, and an error within seconds."""
 
+import errno
 import socket
 import urllib.parse
 import urllib.request
 from pathlib import Path
 
 from medprobe.errors import MissingError
+from medprobe.files import advice_on
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -14,6 +16,9 @@ WEIGHT_FILES = (
     "open_clip_pytorch_model.bin",
     "model.pth",
 )
+
+OF_DISKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Errors of the disk that keeps what is downloaded, not of the network."""
 
 
 def fetch(repository: str, names: tuple[str, ...], spec: str, *, cached_only: bool = False) -> Path:
@@ -64,6 +69,12 @@ def fetch(repository: str, names: tuple[str, ...], spec: str, *, cached_only: bo
         except EntryNotFoundError:
             continue
         except (HfHubHTTPError, OSError) as error:
+            if error.errno in OF_DISKS:
+                folder = f"{constants.HF_HUB_CACHE} ({error.strerror})"
+                raise MissingError(
+                    f"{spec} could not be kept in {folder}; {advice_on(error)}, or set HF_HOME to "
+                    "another folder"
+                ) from None
             raise MissingError(f"{spec} could not be downloaded ({str(error).splitlines()[0][:160]}); {how}") from None
     raise MissingError(f"{page} has none of {', '.join(names)}; {how}")
 

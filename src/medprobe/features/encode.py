@@ -272,6 +272,12 @@ class Pipeline:
             return outputs
         return {name: None if values is None else torch.as_tensor(values)[rows] for name, values in outputs.items()}
 
+    @property
+    def _narrower(self) -> str:
+        """Advice where the encoder computes in bf16."""
+        narrow = getattr(self.encoder, "precision", "fp32") == "bf16"
+        return ", or use --precision fp32" if narrow else ""
+
     def _forward(self, pixels: list[np.ndarray], facts: list[tuple], chunk: Chunk, watch: Watch | None) -> dict[str, np.ndarray]:
         """Rows of one batch; rows of unreadable pieces are NaN and their entries recorded."""
         import torch
@@ -301,7 +307,7 @@ class Pipeline:
             array = np.asarray(values, dtype=np.float32)
             if good and not np.isfinite(array).all():
                 bad = sorted({names[row] for row in np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))})
-                raise MedprobeError(f"{self.encoder.spec} gave NaN or infinite {name} features for {len(bad)} of the images of one batch; check the weights, or use --precision fp32")
+                raise MedprobeError(f"{self.encoder.spec} gave NaN or infinite {name} features for {len(bad)} of the images of one batch; check the weights{self._narrower}")
             rows[name] = _spread(array, facts) if any(error for *_, error in facts) else array
         for key, _, frame, error in facts:
             if error is None:

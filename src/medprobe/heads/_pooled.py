@@ -52,7 +52,8 @@ def read_features(head: str, part: str, samples: Samples, ctx: Context, dim: int
         bad = ~np.isfinite(x)
         raise MedprobeError(
             f"{head}: expected finite features, found {int(bad.sum())} non-finite values in {int(bad.any(axis=1).sum())} "
-            f"of {len(x)} {part} samples; check the images and the encoder, or encode with --precision fp32"
+            f"of {len(x)} {part} samples; check the images and the encoder"
+            + (", or encode with --precision fp32" if ctx.precision == "bf16" else "")
         )
     return x
 
@@ -84,7 +85,7 @@ def _check_exclusive(head: str, y: np.ndarray, ctx: Context) -> None:
         only = class_name(ctx, int(counts.argmax()))
         raise RequestError(
             f"{head}: the training part must show at least two classes, all {len(y)} samples are {only!r}; "
-            "change the split or raise --limit"
+            "give it cases of another class"
         )
     if absent:
         ctx.warn(f"{head}: no training sample of {', '.join(absent)}; it cannot be predicted")
@@ -101,7 +102,7 @@ def _check_multilabel(head: str, y: np.ndarray, ctx: Context) -> None:
     if single.all():
         raise RequestError(
             f"{head}: the training part must show positives and negatives of some label, none has both "
-            f"({len(y)} samples, {y.shape[1]} labels); change the split or raise --limit"
+            f"({len(y)} samples, {y.shape[1]} labels); give it cases of both"
         )
     if single.any():
         names = ", ".join(class_name(ctx, index) for index in np.flatnonzero(single).tolist())

@@ -102,7 +102,12 @@ def entry(total: int, member: str | None, path: Path) -> int:
     """Place on the fourth axis that `member` names; an axis of one entry needs no name."""
     named = (member or "").strip("/") or ("0" if total == 1 else "")
     if not named.isdecimal() or int(named) >= total:
-        raise CaseError(f"{path}: expected a volume of three axes, or the name of one of {total} on the fourth, {', '.join(map(str, range(min(total, 4))))}{', …' if total > 4 else ''}, found {member or 'none'}; name one, or split them into files")
+        there = ", ".join(map(str, range(min(total, 4)))) + (", …" if total > 4 else "")
+        raise CaseError(
+            f"{path}: expected a volume of three axes, or the name of one of {total} on the "
+            f"fourth, {there}, found {member or 'none'}; write {path.name}:/0 for the first, or "
+            "split them into files"
+        )
     return int(named)
 
 

@@ -43,7 +43,7 @@ def paired_difference(
     if len(a) != len(b) or any(not np.array_equal(one.groups, other.groups) for one, other in zip(a, b, strict=False)):
         raise MedprobeError(
             "expected the same cases in the same order in every fold of both models, found other patients or "
-            f"{_sizes(a)} and {_sizes(b)} cases per fold; run both models on the same folds without --limit"
+            f"{_sizes(a)} and {_sizes(b)} cases per fold; run both models on the same cases"
         )
     patients = stats.patients_of(a)
     draws = stats.replicates([a, b], keys, resamples, seed)

@@ -180,5 +180,8 @@ def _readable(question: Question, group: Group, bank: Bank, request: Request) ->
             good.append(index)
     if len(unreadable) > request.skip_unreadable:
         shown = "; ".join(unreadable[:3])
-        raise CaseError(f"{len(unreadable)} of {len(question.cases)} cases cannot be read ({shown}); mend or remove these files, or allow them with --skip-unreadable {len(unreadable)}")
+        raise CaseError(
+            f"{len(unreadable)} of {len(looked_at)} cases cannot be read ({shown}); mend or remove "
+            f"these files, or allow them with --skip-unreadable {len(unreadable)}"
+        )
     return good, unreadable

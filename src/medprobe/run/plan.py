@@ -134,17 +134,22 @@ def _check_masks(dataset: Dataset, cases: Sequence[Case]) -> None:
     if dataset.kind not in ("segmentation", "instances", "registration"):
         return
     wrong = []
-    for case in cases:
-        if case.target is not None:
-            try:
-                for role, sources in case.target.items() if isinstance(case.target, Mapping) else [("image", case.target)]:
-                    check_on_image(dataset, case, sources, role)
-                if dataset.kind == "registration":
-                    check_pair(case)
-            except CaseError as error:
-                wrong.append(str(error))
+    labelled = [case for case in cases if case.target is not None]
+    for case in labelled:
+        roles = case.target if isinstance(case.target, Mapping) else {"image": case.target}
+        try:
+            for role, sources in roles.items():
+                check_on_image(dataset, case, sources, role)
+            if dataset.kind == "registration":
+                check_pair(case)
+        except CaseError as error:
+            wrong.append(str(error))
     if wrong:
-        raise CaseError(wrong[0] if len(wrong) == 1 else f"{dataset.name}: {len(wrong)} of {len(cases)} masks do not lie on their images, the first is {wrong[0]}")
+        raise CaseError(
+            wrong[0] if len(wrong) == 1 else
+            f"{dataset.name}: the masks of {len(wrong)} of {len(labelled)} labelled cases do not "
+            f"lie on their images, the first is {wrong[0]}"
+        )  # fmt: skip
 
 
 def options_of(default: Task, task: Task, request: Request) -> dict[str, Any]:
@@ -208,4 +213,10 @@ def _check_cells(questions: Sequence[Question], request: Request, faults: Faults
                 if getattr(question.head, "tune", "") and not parts.val:
                     raise RequestError(f"{name}: head.tune chooses on labelled validation pairs, found none{'' if fold is None else f' in fold {fold}'}; add some to the split, or leave head.tune out")
                 if empty:
-                    raise RequestError(f"{name}: expected labelled cases to train and to test{'' if fold is None else f' in fold {fold}'}, found none to {' or '.join(empty)}; check the split column and the {'masks' if dataset.kind == 'registration' else 'targets'}, or raise --limit")
+                    where = "" if fold is None else f" in fold {fold}"
+                    targets = "masks" if dataset.kind == "registration" else "targets"
+                    fewer = "" if request.limit is None else ", or raise --limit"
+                    raise RequestError(
+                        f"{name}: expected labelled cases to train and to test{where}, found none "
+                        f"to {' or '.join(empty)}; check their parts and {targets}{fewer}"
+                    )

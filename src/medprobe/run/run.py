@@ -331,7 +331,14 @@ def describe(plan: Plan) -> list[str]:
     lines = [f"{facts['cells']['to_do']} results to compute, {facts['cells']['done']} done already; features in {plan.cache}"]
     for group in facts["groups"]:
         size = "x".join(map(str, group["image_size"])) if group["image_size"] else "its own size"
-        work = f"{group['planes_missing']} of {group['planes']} planes to encode, {group['bytes'] / 1e6:.1f} MB{', encoded again whenever they are asked for' if group['streamed'] else ''}, about {_duration(60 * group['minutes_encoding'])}" if group["planes_missing"] else f"all {group['planes']} planes encoded"
+        work = f"all {group['planes']} planes encoded" if group["planes"] else "nothing to encode"
+        if group["planes_missing"]:
+            again = ", encoded again whenever they are asked for" if group["streamed"] else ""
+            work = (
+                f"{group['planes_missing']} of {group['planes']} planes to encode, "
+                f"{group['bytes'] / 1e6:.1f} MB{again}, "
+                f"about {_duration(60 * group['minutes_encoding'])}"
+            )
         if group["minutes"] > group["minutes_encoding"]:
             each = {task: minutes for task, minutes in group["minutes_fits"].items() if minutes > 0}
             parts = f" ({', '.join(f'{task} {_duration(60 * minutes)}' for task, minutes in each.items())})" if len(each) > 1 else ""
@@ -345,7 +352,8 @@ def describe(plan: Plan) -> list[str]:
         elif group["planes_missing"] and not group["planes_to_decode"]:
             lines.append("    nothing to decode: the planes are kept, or will be by then")
         elif group["planes_to_decode"]:
-            lines.append(f"    {group['planes_to_decode']} planes to decode, for which --planes-budget has no room")
+            why = "as their features are" if group["streamed"] else "for want of room"
+            lines.append(f"    {group['planes_to_decode']} planes to decode, not kept {why}")
         if group["streamed"]:
             lines.append(f"    not kept, since {group['streamed']}")
     lines += [f"  note: {note}" for note in facts["notes"]]
