@@ -136,7 +136,7 @@ def test_a_class_lost_in_a_draw_is_left_out_of_that_draw():
 def test_differences_of_models_pair_case_by_case(rng):
     values = rng.random((20, 2))
     a, b = (measure_cases({"dice": part}, range(20), ("x", "y")) for part in (values, values - 0.05))
-    change = paired_difference([a], [b], resamples=100)["dice"]
+    change = paired_difference([a], [b], flips=199)["dice"]
     assert (change.value, change.low, change.high) == pytest.approx((0.05, 0.05, 0.05))
 
 

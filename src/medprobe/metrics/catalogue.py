@@ -118,7 +118,8 @@ What every score key of dense tasks means; printed from the code (`python -m med
 classification, folds, intervals and what is ignored stand in [protocols](protocols.md).
 
 - An undefined value is NaN: it is left out of the mean, and counted (`n_undefined`; "2 undefined" in tables). So HD95 says
-  nothing of a class that was missed altogether: read it beside Dice or recall, which count such a case as 0.
+  nothing of a class that was missed altogether: read it beside Dice or recall, which count such a case as 0. `compare` leaves
+  such a case out of both models, and charges it in a second reading.
 - Distances are in mm, or in px where not every case has a spacing. They run between the centres of border voxels: a border is
   the mask without its erosion by the cross (6 neighbours, 4 in 2D), and outside the array counts as background, so that a
   mask cut off by the edge has a border there. Percentiles are interpolated linearly.

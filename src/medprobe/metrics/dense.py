@@ -1,7 +1,8 @@
 """What is measured of one case of a dense task, and how the values of cases become scores.
 
 Segmentation and registration leave values per class (without background), instances and deformation fields one value per
-case. Counts (`tp`, `fp`, `fn`, …) are kept among the values: the aggregated scores are made of them.
+case. Counts (`tp`, `fp`, `fn`, …) are kept among the values: the aggregated scores are made of them. So is the diagonal of
+the image, in the unit of distances: what a class that was missed is charged where two models are compared.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from medprobe.metrics.surface import measure_surface
 
 Values = dict[str, np.ndarray]
 SURFACE = ("hd", "hd95", "asd", "assd")
-COUNTS = ("tp", "fp", "fn", "voxel", "seen_intersection", "seen_union", "any_intersection", "any_union")
+COUNTS = ("tp", "fp", "fn", "voxel", "diagonal", "seen_intersection", "seen_union", "any_intersection", "any_union")
 PRESENT = ("dice", "iou", "precision")
 """What is also averaged over the cases that hold the class, as `.present`; recall and distances are undefined in the others anyway."""
 REGIONAL = ("dice", "precision", "recall", "hd95")
@@ -59,6 +60,7 @@ def segmentation_case(
     values |= {"tp": found.tp, "fp": found.fp, "fn": found.fn}
     values |= {"dice": found.dice, "iou": found.iou, "precision": found.precision, "recall": found.recall}
     dims = pred.ndim - multilabel
+    values["diagonal"] = np.full(len(found.tp), np.linalg.norm(np.multiply(pred.shape[-dims:], spacing)))
     if dims == 2 and images and len(found.tp) > 1:
         values |= _instruments(found, pred, true, multilabel)
     if dims == 3 and volumes:
@@ -124,20 +126,24 @@ def instances_case(pred: np.ndarray, true: np.ndarray, ignore: Sequence[int] = (
 
 def measure(values: Mapping[str, np.ndarray], groups: np.ndarray, classes: Sequence[str], unit_of_distance: str) -> Measure:
     """All scores of n cases: `values` (n,) or (n, classes) by name as the functions above leave them, NaN where undefined."""
-    metrics: dict = {name: value for name, value in values.items() if name not in COUNTS}
+    metrics: dict = {name: _case_mean(name, value, values) for name, value in values.items() if name not in COUNTS}
     if "tp" in values:
-        metrics |= percase.aggregated(values["tp"], values["fp"], values["fn"])
-        metrics |= _with_zero(values)
         there = values["tp"] + values["fn"] > 0
-        metrics |= {f"{key}.present": np.where(there, metrics[key], np.nan) for key in (*PRESENT, "precision.zero")}
+        metrics |= percase.aggregated(values["tp"], values["fp"], values["fn"])
+        zero = _with_zero(values)
+        metrics |= {name: _case_mean(name, value, values) for name, value in zero.items()}
+        for key in (*PRESENT, "precision.zero"):
+            each = np.where(there, {**values, **zero}[key], np.nan)
+            metrics[f"{key}.present"] = _case_mean(key, each, values, there)
     if "voxel" in values:
         metrics["dice.aggregated_mm3"] = percase.aggregated(*(values[name] * values["voxel"] for name in ("tp", "fp", "fn")))["dice.aggregated"]
     if "any_union" in values:
-        metrics["m_iou"] = percase.ratio_of_sums(values["seen_intersection"], values["seen_union"])
-        metrics["m_iou.all"] = percase.ratio_of_sums(values["tp"].sum(axis=1), (values["tp"] + values["fp"] + values["fn"]).sum(axis=1))
+        tp, union = values["tp"].sum(axis=1), (values["tp"] + values["fp"] + values["fn"]).sum(axis=1)
+        metrics["m_iou"] = percase.ratio_of_sums(tp, union, known=values["seen_union"] > 0, there=union > 0)
+        metrics["m_iou.all"] = percase.ratio_of_sums(tp, union)
         metrics["binary_iou.aggregated"] = percase.ratio_of_sums(values["any_intersection"], values["any_union"])
     if "dice.unregistered" in values:
-        metrics |= {f"{key}.sd": percase.spread(mean_defined(values[key])) for key in SPREAD}
+        metrics |= {f"{key}.sd": percase.Spread(mean_defined(values[key])) for key in SPREAD}
     return percase.measure_cases(metrics, groups, classes, facts=catalogue.facts_of(list(metrics), unit_of_distance))
 
 
@@ -151,3 +157,24 @@ def _with_zero(values: Mapping[str, np.ndarray]) -> Values:
         )
         for kind in kinds
     }  # fmt: skip
+
+
+def _case_mean(name: str, value: np.ndarray, values: Mapping[str, np.ndarray], counted: np.ndarray | None = None) -> percase.CaseMean:
+    """The mean of a value, with what an undefined one is charged beside a model that has it: of a class that was missed, or called
+    where it is not, a distance of the diagonal and a precision of 0; else the best there is, since nothing was there nor called."""
+    value = np.asarray(value, dtype=np.float64)
+    key, _, region = name.partition(".")
+    best = float(catalogue.DIRECTION.get(name, catalogue.DIRECTION.get(key, True)))
+    silent = np.isnan(value)
+    if key not in (*SURFACE, "precision") or name.startswith("precision.zero"):
+        return percase.CaseMean(value, np.full(value.shape, best), silent)
+    precision, recall = (values.get(f"{other}.{region}" if region else other) for other in ("precision", "recall"))
+    if precision is None or recall is None or (key in SURFACE and "diagonal" not in values):
+        return percase.CaseMean(value)
+    called, there = ~np.isnan(precision), ~np.isnan(recall)
+    silent = ~called & ~there if counted is None else ~counted
+    worst = np.where(there, 0.0, best)
+    if key in SURFACE:
+        diagonal = values["diagonal"].reshape(len(value), -1)[:, :1]
+        worst = diagonal if value.ndim == 2 else diagonal[:, 0]
+    return percase.CaseMean(value, np.where(silent, best, worst), silent)

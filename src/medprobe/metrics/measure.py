@@ -6,7 +6,7 @@ every metric is written once, over a (B, n) matrix of B weightings of n cases, a
 
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -60,6 +60,25 @@ class Value(NamedTuple):
 Metric = Callable[[Weighted], Value]
 
 
+@runtime_checkable
+class Entries(Protocol):
+    """A metric of entries (a class in a case, a phase in a video), some of which can be undefined in one model alone."""
+
+    known: np.ndarray
+    """Which entries are defined: bool, of one shape for all models on the same cases."""
+
+    def __call__(self, w: Weighted) -> Value: ...
+
+    def kept(self, entries: np.ndarray) -> Self:
+        """The same metric of these entries alone; its values say which cases are left."""
+        ...
+
+    def charged(self) -> Self | None:
+        """The same metric with a value for every entry: the worst there is where something was missed, the best where
+        rightly nothing was called (those are not `known`: nothing was missed). None: the worst is not known."""
+        ...
+
+
 class Measure:
     """Everything that can be said about one table of predictions, by score key; computed when asked for.
 
@@ -82,6 +101,12 @@ class Measure:
         self.cases = np.ones(len(self.groups), dtype=bool) if cases is None else cases
         self.facts = dict(facts or {})
         self.parts = dict(parts or {})
+        self.names: np.ndarray | None = None
+
+    def named(self, names: np.ndarray) -> "Measure":
+        """The same, with the ids of its cases, by which another model's are held to be the same."""
+        self.names = np.asarray(names)
+        return self
 
     def __call__(self, weights: np.ndarray, keys: Collection[str] | None = None) -> dict[str, np.ndarray]:
         """(B, n) case weights to key -> (B,) values."""
@@ -91,16 +116,16 @@ class Measure:
                 "give one column per case"
             )
         w = Weighted(weights)
-        return {key: self._metric(key)(w).value for key in (self.metrics if keys is None else keys)}
+        return {key: self.metric(key)(w).value for key in (self.metrics if keys is None else keys)}
 
     def scores(self, keys: Collection[str] | None = None) -> dict[str, Score]:
         """The point estimates, without intervals."""
         w = Weighted(np.ones((1, len(self.groups))))
-        return {key: self._score(key, self._metric(key)(w)) for key in (self.metrics if keys is None else keys)}
+        return {key: self._score(key, self.metric(key)(w)) for key in (self.metrics if keys is None else keys)}
 
     def patients(self, key: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """The patients that a score looks at, and those of each part of it: "with COVID", or "for COVID" of a mean."""
-        value = self._metric(key)(Weighted(np.ones((1, len(self.groups)))))
+        value = self.metric(key)(Weighted(np.ones((1, len(self.groups)))))
         if value.defined is None:
             return self._named(self.cases if value.cases is None else value.cases), self._patients_of_parts
         columns = value.defined.reshape(len(self.groups), -1)
@@ -120,7 +145,8 @@ class Measure:
         names, patient = self._patient
         return names[np.bincount(patient[cases], minlength=len(names)) > 0]
 
-    def _metric(self, key: str) -> Metric:
+    def metric(self, key: str) -> Metric:
+        """RequestError: there is no such score."""
         if key not in self.metrics:
             raise RequestError(f"no score named {key!r} here; {did_you_mean(key, list(self.metrics))}")
         return self.metrics[key]
@@ -138,6 +164,11 @@ class Measure:
             n_undefined=int(np.ravel(value.undefined)[0]),
             per_class=per_class,
         )
+
+
+def some_of(entries: np.ndarray) -> np.ndarray:
+    """(n, …) bool to (n,): the rows with any."""
+    return np.asarray(entries.reshape(len(entries), -1).any(axis=1))
 
 
 def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

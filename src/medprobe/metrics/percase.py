@@ -11,12 +11,13 @@ class absent from a case is no problem (HECKTOR ranks by it: 3D datasets sheet 7
 so patients are drawn for all. In a draw that loses all cases of a class, that class is left out of the mean.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from medprobe.errors import MedprobeError, RequestError
-from medprobe.metrics.measure import Columns, Measure, Metric, Value, Weighted, divide, mean_defined
+from medprobe.metrics.measure import Columns, Measure, Metric, Value, Weighted, divide, mean_defined, some_of
 from medprobe.registry import did_you_mean
 
 
@@ -38,9 +39,9 @@ def measure_cases(
         if key not in values:
             close = did_you_mean(key, list(values))
             raise RequestError(f"a unit or direction is given for {key!r}, which is no score here; {close}")
-    metrics: dict[str, Metric] = {
-        key: each if callable(each) else _mean_of_cases(key, each, len(groups), classes) for key, each in values.items()
-    }
+    metrics: dict[str, Metric] = {}
+    for key, each in values.items():
+        metrics[key] = each if callable(each) else CaseMean(_checked(key, each, len(groups), classes))
     unit = Weighted(np.ones((1, len(groups))))
     for key, metric in metrics.items():
         per_class = metric(unit).per_class
@@ -52,7 +53,7 @@ def measure_cases(
     return Measure(metrics, groups, classes, cases, facts)
 
 
-def _mean_of_cases(key: str, values: np.ndarray, cases: int, classes: tuple[str, ...]) -> Metric:
+def _checked(key: str, values: np.ndarray, cases: int, classes: tuple[str, ...]) -> np.ndarray:
     values = np.asarray(values, dtype=np.float64)
     if values.ndim not in (1, 2) or len(values) != cases:
         raise MedprobeError(
@@ -64,14 +65,93 @@ def _mean_of_cases(key: str, values: np.ndarray, cases: int, classes: tuple[str,
             f"{key}: expected finite values, or NaN where undefined, found {np.isinf(values).sum()} infinite ones; "
             "give them as NaN"
         )
-    known = ~np.isnan(values)
-    return _ratio(np.where(known, values, 0.0), known, lambda ratios: int((~known).sum()))
+    return values
 
 
-def ratio_of_sums(numerator: np.ndarray, denominator: np.ndarray) -> Metric:
+class CaseMean:
+    """Values of cases, (n,) or (n, classes), NaN where undefined: their mean over cases, then over classes.
+
+    `charge`: what an undefined value counts in the reading that charges what was missed; None: not known. `silent`:
+    where nothing was there and nothing was called. Both have the shape of the values.
+    """
+
+    def __init__(
+        self, values: np.ndarray, charge: np.ndarray | None = None, silent: np.ndarray | None = None,
+        cases: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
+        self.values, self.charge, self.silent, self.cases = values, charge, silent, cases
+        self.known = ~np.isnan(values)
+        self._sums = _sums(np.where(self.known, values, 0.0), self.known)
+
+    def __call__(self, w: Weighted) -> Value:
+        ratios = divide(*_halves(w, self._sums, len(self.values)))
+        per_class = ratios if self.values.ndim == 2 else None
+        return Value(mean_defined(ratios), int((~self.known).sum()), per_class, self.cases, self.known)
+
+    def kept(self, entries: np.ndarray) -> "CaseMean":
+        return CaseMean(np.where(entries, self.values, np.nan), cases=some_of(entries))
+
+    def charged(self) -> "CaseMean | None":
+        if self.charge is None or self.silent is None:
+            return None
+        found = CaseMean(np.where(self.known, self.values, self.charge))
+        found.known = self.known | ~self.silent
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class SumRatio:
+    """Sum over cases of one count divided by that of another, per class, then the mean over the classes not 0/0.
+
+    Both (n,) or (n, classes), over the entries that are `known`. In the reading that charges what was missed, all that
+    are `there` count, and a class that is 0/0 counts `absent`.
+    """
+
+    above: np.ndarray
+    below: np.ndarray
+    known: np.ndarray
+    there: np.ndarray
+    absent: float = float("nan")
+    cases: np.ndarray | None = None
+    _fill: float = float("nan")
+    _sums: Columns = field(init=False)
+
+    def __post_init__(self) -> None:
+        parts = (np.where(self.known, part, 0.0) for part in (self.above, self.below))
+        object.__setattr__(self, "_sums", _sums(*parts))
+
+    def __call__(self, w: Weighted) -> Value:
+        ratios = divide(*_halves(w, self._sums, len(self.above)))
+        some = self.known.reshape(len(self.known), -1).any(axis=0)
+        ratios = np.where(np.isnan(ratios) & some, self._fill, ratios)
+        undefined, per_class = np.isnan(ratios).sum(axis=1), ratios if self.above.ndim == 2 else None
+        return Value(mean_defined(ratios), undefined, per_class, self.cases, self.known & (self.below > 0))
+
+    def kept(self, entries: np.ndarray) -> "SumRatio":
+        return replace(self, known=entries, cases=some_of(entries))
+
+    def charged(self) -> "SumRatio":
+        return replace(self, known=self.there, _fill=self.absent)
+
+
+def _sums(above: np.ndarray, below: np.ndarray) -> Columns:
+    return Columns(np.concatenate([part.reshape(len(part), -1) for part in (above, below)], axis=1))
+
+
+def _halves(w: Weighted, sums: Columns, cases: int) -> list[np.ndarray]:
+    if len(w.by_case) != cases:
+        raise MedprobeError(f"expected counts of {len(w.by_case)} cases, found {cases}; give one row per case")
+    return np.split(w.of(sums), 2, axis=1)
+
+
+def ratio_of_sums(
+    numerator: np.ndarray, denominator: np.ndarray, known: np.ndarray | None = None, there: np.ndarray | None = None,
+    absent: float = float("nan"),
+) -> SumRatio:  # fmt: skip
     """Sum over cases of one count divided by that of another, per class, then the mean over classes not 0/0.
 
-    Both (n,), or (n, classes), in voxels, or in mm³ where voxel sizes differ between cases.
+    Both (n,), or (n, classes), in voxels, or in mm³ where voxel sizes differ between cases. For `known`, `there` and
+    `absent` see SumRatio; None: all.
     """
     numerator, denominator = (np.asarray(part, dtype=np.float64) for part in (numerator, denominator))
     if numerator.shape != denominator.shape or numerator.ndim not in (1, 2):
@@ -83,41 +163,33 @@ def ratio_of_sums(numerator: np.ndarray, denominator: np.ndarray) -> Metric:
         raise MedprobeError(
             "expected counts from 0 on, found negative, NaN or infinite ones; leave out cases that were not scored"
         )
-    return _ratio(numerator, denominator, lambda ratios: np.isnan(ratios).sum(axis=1))
+    everywhere = np.ones(numerator.shape, dtype=bool)
+    known, there = (everywhere if part is None else np.broadcast_to(part, numerator.shape) for part in (known, there))
+    return SumRatio(numerator, denominator, known, there, absent)
 
 
-def spread(values: np.ndarray) -> Metric:
+class Spread:
     """The standard deviation over cases (ddof 0) of values (n,); those that are NaN are left out and counted."""
-    values = np.asarray(values, dtype=np.float64)
-    known = ~np.isnan(values)
-    apart = np.where(known, values - mean_defined(values), 0.0)  # from the mean of all, so that squares stay small
-    sums = Columns(np.stack([known, apart, apart**2], axis=1))
 
-    def metric(w: Weighted) -> Value:
-        count, total, squares = w.of(sums).T
+    def __init__(self, values: np.ndarray, cases: np.ndarray | None = None) -> None:
+        self.values, self.cases = np.asarray(values, dtype=np.float64), cases
+        self.known = ~np.isnan(self.values)
+        apart = np.where(self.known, self.values - mean_defined(self.values), 0.0)  # so that squares stay small
+        self._sums = Columns(np.stack([self.known, apart, apart**2], axis=1))
+
+    def __call__(self, w: Weighted) -> Value:
+        count, total, squares = w.of(self._sums).T
         variance = divide(squares, count) - divide(total, count) ** 2
-        return Value(np.sqrt(np.maximum(variance, 0.0)), int((~known).sum()))
+        return Value(np.sqrt(np.maximum(variance, 0.0)), int((~self.known).sum()), cases=self.cases)
 
-    return metric
+    def kept(self, entries: np.ndarray) -> "Spread":
+        return Spread(np.where(entries, self.values, np.nan), entries)
 
-
-def _ratio(
-    numerator: np.ndarray, denominator: np.ndarray, undefined: Callable[[np.ndarray], np.ndarray | int]
-) -> Metric:
-    cases, split = len(numerator), numerator.ndim == 2
-    sums = Columns(np.concatenate([part.reshape(cases, -1) for part in (numerator, denominator)], axis=1))
-    defined = denominator > 0
-
-    def metric(w: Weighted) -> Value:
-        if len(w.by_case) != cases:
-            raise MedprobeError(f"expected counts of {len(w.by_case)} cases, found {cases}; give one row per case")
-        ratios = divide(*np.split(w.of(sums), 2, axis=1))
-        return Value(mean_defined(ratios), undefined(ratios), ratios if split else None, defined=defined)
-
-    return metric
+    def charged(self) -> None:
+        return None
 
 
-def aggregated(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> dict[str, Metric]:
+def aggregated(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> dict[str, SumRatio]:
     """`dice`, `iou`, `precision` and `recall` `.aggregated` from true and false positives and false negatives.
 
     Counts (n,) or (n, classes) per case, as of `ratio_of_sums`: Dice is 2 sum TP / (2 sum TP + sum FP + sum FN).
@@ -127,9 +199,10 @@ def aggregated(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> dict[str, Metr
         raise MedprobeError(
             f"expected tp, fp and fn of one shape, found {tp.shape}, {fp.shape} and {fn.shape}; give one row per case"
         )
+    called, true, any_ = (part.sum(axis=0) > 0 for part in (tp + fp, tp + fn, tp + fp + fn))
     return {
-        "dice.aggregated": ratio_of_sums(2 * tp, 2 * tp + fp + fn),
-        "iou.aggregated": ratio_of_sums(tp, tp + fp + fn),
-        "precision.aggregated": ratio_of_sums(tp, tp + fp),
-        "recall.aggregated": ratio_of_sums(tp, tp + fn),
+        "dice.aggregated": ratio_of_sums(2 * tp, 2 * tp + fp + fn, any_, any_, absent=1.0),
+        "iou.aggregated": ratio_of_sums(tp, tp + fp + fn, any_, any_, absent=1.0),
+        "precision.aggregated": ratio_of_sums(tp, tp + fp, called, any_, absent=0.0),
+        "recall.aggregated": ratio_of_sums(tp, tp + fn, true, true),
     }

@@ -17,13 +17,14 @@ rules name seven phases in order, so other numbers of phases have no relaxed sco
 """
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from medprobe.errors import MedprobeError
 from medprobe.metrics import classification
-from medprobe.metrics.measure import Measure, Metric, Value, Weighted, mean_defined
+from medprobe.metrics.measure import Measure, Metric, Value, Weighted, mean_defined, some_of
 from medprobe.metrics.stats import combine_folds
 from medprobe.types import Score
 
@@ -82,17 +83,51 @@ class Videos:
                 raise MedprobeError(f"expected each frame of video {name} once, found a frame twice; check the labels")
         self._first = [rows[0] for rows in self.rows]
 
-    def mean(self, w: Weighted, values: np.ndarray, zero: int = 0) -> Value:
-        """values (videos,) to their mean; or (videos, phases) to the mean over videos, then over phases, skipping NaN.
+    def weights(self, w: Weighted) -> np.ndarray:
+        """(B, videos)."""
+        return w.by_case[self._first].T
 
-        `zero` of the values were undefined and count as 0.
-        """
-        weights = w.by_case[self._first].T
-        undefined = int(np.isnan(values).sum()) + zero
-        if values.ndim == 1:
-            return Value(mean_defined(values, weights), undefined)
-        phases = mean_defined(values.T, weights[:, None, :])
-        return Value(mean_defined(phases), undefined, phases)
+    def frames_of(self, videos: np.ndarray) -> np.ndarray:
+        """(videos,) bool to (frames,)."""
+        found = np.zeros(sum(map(len, self.rows)), dtype=bool)
+        for rows, chosen in zip(self.rows, videos, strict=True):
+            found[rows] = chosen
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class VideoMean:
+    """Values (videos,): their mean; or (videos, phases): the mean over videos, then over phases, NaN left out.
+
+    `zero` of the values were undefined and count as 0. `there` (videos, phases): the phase is in the truth, so that an
+    undefined value means that it was missed.
+    """
+
+    videos: Videos
+    values: np.ndarray
+    there: np.ndarray | None = None
+    zero: int = 0
+    cases: np.ndarray | None = None
+
+    @property
+    def known(self) -> np.ndarray:
+        return ~np.isnan(self.values)
+
+    def __call__(self, w: Weighted) -> Value:
+        weights = self.videos.weights(w)
+        undefined = int((~self.known).sum()) + self.zero
+        if self.values.ndim == 1:
+            return Value(mean_defined(self.values, weights), undefined, cases=self.cases)
+        phases = mean_defined(self.values.T, weights[:, None, :])
+        return Value(mean_defined(phases), undefined, phases, self.cases)
+
+    def kept(self, entries: np.ndarray) -> "VideoMean":
+        cases = self.videos.frames_of(some_of(entries))
+        return VideoMean(self.videos, np.where(entries, self.values, np.nan), cases=cases)
+
+    def charged(self) -> "VideoMean":
+        there = self.known if self.there is None else self.there
+        return VideoMean(self.videos, np.where(there & ~self.known, 0.0, self.values))
 
 
 def measure_phases(
@@ -115,21 +150,23 @@ def measure_phases(
         return {name: np.array([score[name] for score in scores]) for name in scores[0]}
 
     plain = table(np.equal)
-    never = np.isnan(plain["precision"]) & ~np.isnan(plain["recall"])
+    there = ~np.isnan(plain["recall"])
+    never = np.isnan(plain["precision"]) & there
+    mean = partial(VideoMean, each)
     metrics: dict[str, Metric] = {
-        "accuracy.video": partial(each.mean, values=plain["accuracy"]),
-        "precision.phase": partial(each.mean, values=np.where(never, 0.0, plain["precision"]), zero=int(never.sum())),
-        "recall.phase": partial(each.mean, values=plain["recall"]),
-        "jaccard.phase": partial(each.mean, values=plain["jaccard"]),
-        "f1.phase": partial(each.mean, values=plain["f1"]),
-        "precision.phase_nan_ignored": partial(each.mean, values=plain["precision"]),
+        "accuracy.video": mean(plain["accuracy"]),
+        "precision.phase": mean(np.where(never, 0.0, plain["precision"]), zero=int(never.sum())),
+        "recall.phase": mean(plain["recall"]),
+        "jaccard.phase": mean(plain["jaccard"]),
+        "f1.phase": mean(plain["f1"]),
+        "precision.phase_nan_ignored": mean(plain["precision"], there),
     }
     for variant in ("relaxed_matlab", "relaxed_fixed") if len(classes) == PHASES else ():
         relaxed = table(partial(relaxed_right, fixed=variant == "relaxed_fixed"))
         relaxed["f1"] = np.where((relaxed["recall"] == 0) | never, np.nan, relaxed["f1"])
         for name, values in relaxed.items():
             average = "video" if name == "accuracy" else "phase"
-            metrics[f"{name}.{average}_{variant}"] = partial(each.mean, values=values)
+            metrics[f"{name}.{average}_{variant}"] = mean(values, there if values.ndim == 2 else None)
     return Measure({**metrics, **pooled.metrics}, pooled.groups, tuple(classes), parts=pooled.parts)
 
 

@@ -1,28 +1,26 @@
 """Is one model better than another? Paired differences over the same patients, with intervals and Holm's correction."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from medprobe.errors import MedprobeError, RequestError
-from medprobe.metrics import paired, stats
-from medprobe.metrics.measure import mean_defined
+from medprobe.metrics import paired
 from medprobe.registry import did_you_mean
 from medprobe.report.read import Row, Tree, measures, read_tree
-from medprobe.report.tables import few_text, heading
+from medprobe.report.tables import MARK, SMALL, few_text, heading
 
-RESAMPLES = 1000
-FEW = 10
-"""Patients below which a bootstrap promises more than it can hold."""
+ALPHA = 0.05
 
 
-def difference(row: Row, other: Row, key: str | None = None) -> dict[str, Any]:
-    """A score (the main one) of `row` minus that of `other` on what both have done, averaged over shared seeds; or why there is none.
+def difference(row: Row, other: Row, key: str | None = None, family: int = 1) -> dict[str, Any]:
+    """A score (the main one) of `row` minus that of `other` over what is defined in both, averaged over folds and shared
+    seeds; or why there is none (`error`), or no interval (`reason`).
 
-    Under each draw of patients the difference is averaged over folds, then over seeds.
+    `charged` is the same with missed classes charged, where something was left out. `family`: how many comparisons p is
+    corrected for: so many random swaps are drawn that a corrected p can still be small.
     """
     key = key or row.main
     ours, theirs = measures(row), measures(other)
@@ -32,19 +30,21 @@ def difference(row: Row, other: Row, key: str | None = None) -> dict[str, Any]:
         return {**result, "error": "no seed with the same folds in both"}
     if row.fingerprints != other.fingerprints:
         return {**result, "error": "other images, labels or parts: the dataset changed between the two; run both again on one state of it"}
+    sides = [([ours[a][fold] for fold in folds], [theirs[b][fold] for fold in folds]) for a, b, folds in pairs]
+    flips = max(paired.FLIPS, int(10 * family / ALPHA))
     try:
-        sides = [([ours[a][fold] for fold in folds], [theirs[b][fold] for fold in folds]) for a, b, folds in pairs]
-        each = [paired.paired_difference(one, two, keys=[key], resamples=RESAMPLES)[key] for one, two in sides]
-        draws = [stats.replicates([one, two], [key], RESAMPLES, 0)[key] for one, two in sides] if len(sides) > 1 else []
+        found = paired.difference(sides, key, flips=flips)
+        charged = paired.difference(sides, key, charged=True, flips=flips) if any(found.n_undefined) else None
     except MedprobeError as error:
         return {**result, "error": str(error)}
-    low, high, p = each[0].low, each[0].high, each[0].p
-    if draws:
-        changes = mean_defined(np.array([mean_defined((draw[0] - draw[1]).T) for draw in draws]).T)
-        low, high = stats.interval(changes)
-        p = paired.two_sided_p(changes)
-    value = float(np.mean([one.value for one in each]))
-    return {**result, "difference": value, "low": low, "high": high, "p": p, "n_cases": each[0].n_cases, "n_patients": each[0].n_patients, "n_seeds": len(each)}
+    known = charged is not None and (math.isnan(charged.value) or charged.n_entries > found.n_entries)
+    return {**result, **_facts(found), "n_seeds": len(pairs), "charged": _facts(charged) if charged is not None and known else None}
+
+
+def _facts(found: paired.Difference) -> dict[str, Any]:
+    facts = asdict(found)
+    undefined = dict(zip(("model", "baseline", "both"), facts.pop("n_undefined"), strict=True))
+    return {"difference": facts.pop("value"), **facts, "n_undefined": undefined}
 
 
 def _shared(ours: dict, theirs: dict) -> list[tuple[int, int, list]]:
@@ -64,16 +64,20 @@ def comparisons(results: Path, baseline: str, metric: str | None = None) -> list
     RequestError: unknown baseline, or a metric that no task has.
     """
     tree = read_tree(results)
-    rows = []
-    for base, others in _baselines(tree, baseline):
-        for row in others:
-            if row is not base and row.summary and base.summary and (metric is None or (row.score(metric) and base.score(metric))):
-                rows.append({**difference(row, base, metric), "heading": heading([row], metric or row.main)})
+    asked = [
+        (row, base) for base, others in _baselines(tree, baseline) for row in others
+        if row is not base and row.summary and base.summary and (metric is None or (row.score(metric) and base.score(metric)))
+    ]  # fmt: skip
+    rows = [{**difference(row, base, metric, len(asked)), "heading": heading([row], metric or row.main)} for row, base in asked]
     if metric is not None and not rows:
         known = sorted({key for row in tree.rows if row.summary for key in row.summary["scores"]})
         raise RequestError(f"no score named {metric!r} in two results of one task; {did_you_mean(metric, known)}")
-    corrected = paired.holm([row.get("p", float("nan")) for row in rows])
-    return [{**row, "p_holm": p} for row, p in zip(rows, corrected, strict=True)]
+    charged = [row.get("charged") or {} for row in rows]
+    for each in (rows, charged):
+        for one, p in zip(each, paired.holm([one.get("p", math.nan) for one in each]), strict=True):
+            if one:
+                one["p_holm"] = p
+    return rows
 
 
 def _baselines(tree: Tree, baseline: str) -> list[tuple[Row, list[Row]]]:
@@ -97,34 +101,68 @@ def _baselines(tree: Tree, baseline: str) -> list[tuple[Row, list[Row]]]:
 
 
 def comparison_table(rows: Sequence[dict[str, Any]], baseline: str) -> Any:
-    """The rows as a console table."""
+    """The rows as a console table, each followed by its charged reading where it has one."""
     from rich.table import Table
 
-    few = any(row.get("n_patients", FEW) < FEW for row in rows)
-    said = f"; with fewer than {FEW} patients, p and intervals of resampling are too small" if few else ""
-    table = Table(title=f"difference to {baseline} (paired, patients resampled; p by Holm{said})", title_justify="left")
+    title = f"difference to {baseline} (paired: the two models swapped patient by patient; p by Holm)"
+    table = Table(title=title, title_justify="left", caption="\n".join(_notes(rows)), caption_justify="left")
     for name in ("task", "model", "metric"):
         table.add_column(name)
-    for name in ("difference", "95 % interval", "p", "p (Holm)", "patients"):
+    for name in ("difference", "95 % interval", "p", "p (Holm)", "patients", "left out"):
         table.add_column(name, justify="right")
     for row in rows:
         if "error" in row:
-            table.add_row(row["task"], row["model"], row["heading"], "—", row["error"], "", "", "")
-        else:
-            table.add_row(row["task"], row["model"], row["heading"], f"{row['difference']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}", _p_text(row["p"], row["p"]), _p_text(row["p_holm"], row["p"]), str(row["n_patients"]))
+            table.add_row(row["task"], row["model"], row["heading"], "—", row["error"], "", "", "", "")
+            continue
+        table.add_row(row["task"], row["model"], row["heading"], *_cells(row), left_out_text(row))
+        if row["charged"]:
+            table.add_row("", "", "  missed classes charged", *_cells(row["charged"]), "")
     return table
 
 
-def _p_text(shown: float, p: float) -> str:
-    """0.034; ≤ where no draw lay on the other side, so that p is what a thousand draws can tell at most."""
-    return f"≤ {shown:.3f}" if p <= 2 / (1 + RESAMPLES) + 1e-9 else f"{shown:.3f}"
+def _cells(one: dict[str, Any]) -> tuple[str, ...]:
+    interval = f"{one['low']:+.3f} to {one['high']:+.3f}" if math.isfinite(one["low"]) else f"— ({one['reason']})"
+    mark = f" {MARK}" if one["small"] else ""
+    return _signed(one["difference"]), interval, _p_text(one["p"]), _p_text(one["p_holm"]), f"{one['n_patients']}{mark}"
+
+
+def _notes(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What the marks of a table mean, below it."""
+    few = any(one.get("small") for row in rows for one in (row, row.get("charged") or {}))
+    left_out = any(left_out_text(row) for row in rows if "error" not in row)
+    charged = any(row.get("charged") for row in rows)
+    return [
+        *([SMALL] if few else []),
+        *(["left out: values undefined in the model, in the baseline, in both; the difference is of the others"] if left_out else []),
+        *(["missed classes charged: a distance counts the diagonal of the image, a fraction 0"] if charged else []),
+    ]  # fmt: skip
+
+
+def left_out_text(one: dict[str, Any]) -> str:
+    """6 + 0 + 2 of 40, and patients of whom nothing is left; nothing where all was compared."""
+    counts = [one["n_undefined"][side] for side in ("model", "baseline", "both")]
+    if not any(counts):
+        return ""
+    patients = f", {one['n_patients_left_out']} patients" if one["n_patients_left_out"] else ""
+    return f"{' + '.join(map(str, counts))} of {sum(counts) + one['n_entries']}{patients}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}" if math.isfinite(value) else "—"
+
+
+def _p_text(p: float) -> str:
+    if math.isnan(p):
+        return "—"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def flags(tree: Tree) -> list[dict[str, Any]]:
     """Models whose paired interval over the best control of their dataset is not on the better side of 0, each with a sentence.
 
     Controls are the models `pixels` and `mean-rgb` under any head, and the heads `constant` and `identity`; the best of
-    a dataset is the one with the best value of the model's main score.
+    a dataset is the one with the best value of the model's main score. Where classes were missed,
+    the reading that charges them must agree.
     """
     found = []
     for row, rivals in controlled(tree):
@@ -135,7 +173,7 @@ def flags(tree: Tree) -> list[dict[str, Any]]:
         name = f"{best.label}/{best.task['head']}" if best.task["head"] != row.task["head"] else best.label
         sentence = _flag(row, name, change)
         if sentence:
-            found.append({**change, "control": name, "sentence": sentence + few_text(row.score())})
+            found.append({**change, "control": name, "sentence": sentence})
     return found
 
 
@@ -151,18 +189,32 @@ def _controls(control: Row, row: Row) -> bool:
     return control.task["head"] in (row.task["head"], "constant", "identity") or control.folds == row.folds
 
 
-def _flag(row: Row, control: str, change: Mapping[str, Any]) -> str | None:
-    """What to say of a difference to a control; None where the interval lies on the better side of 0."""
+def _flag(row: Row, control: str, change: dict[str, Any]) -> str | None:
+    """What is said of a model that is not above its control; None where it is."""
     if "error" in change:
         return f"{row.label} on {row.task_name}: not compared with the control {control} ({change['error']})"
-    low, high = (change["low"], change["high"]) if row.sign > 0 else (-change["high"], -change["low"])
-    if low > 0:
-        return None
-    said = f"{row.main} difference {change['difference']:+.3f}"
-    if math.isnan(low) or math.isnan(high):
-        return f"{row.label} is not told apart from the control {control} on {row.task_name}: {said}, without interval"
-    verb = ("is below" if high < 0 else "is not above") if row.sign > 0 else ("is above (worse than)" if high < 0 else "is not below")
-    return f"{row.label} {verb} the control {control} on {row.task_name}: {said} [{change['low']:+.3f}, {change['high']:+.3f}]"
+    for one, more in ((change, ""), (change["charged"], " with missed classes charged")):
+        if one is None or (math.isnan(one["difference"]) and more):
+            continue
+        worst, best = sorted((row.sign * one["low"], row.sign * one["high"]))
+        if worst > 0:
+            continue
+        if not math.isfinite(one["low"]):
+            return f"{row.label} is not told apart from the control {control} on {row.task_name}{more}: {_said(row, one)}"
+        below = best < 0
+        verb = ("is below" if below else "is not above") if row.sign > 0 else ("is above (worse than)" if below else "is not below")
+        return f"{row.label} {verb} the control {control} on {row.task_name}{more}: {_said(row, one)}"
+    return None
+
+
+def _said(row: Row, one: dict[str, Any]) -> str:
+    """auroc difference +0.034 [-0.010, +0.080], what was left out, and what is too few."""
+    if math.isfinite(one["low"]):
+        said = f"{_signed(one['difference'])} [{one['low']:+.3f}, {one['high']:+.3f}]"
+    else:
+        said = f"{_signed(one['difference'])}, without interval ({one['reason']})"
+    left_out = f"; left out as undefined: {left_out_text(one)}" if left_out_text(one) else ""
+    return f"{row.main} difference {said}{left_out}{few_text(one)}"
 
 
 def _value(row: Row, key: str) -> float | None:

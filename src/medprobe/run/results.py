@@ -94,9 +94,9 @@ class Predictions:
         """All scores of these predictions, computed when asked for."""
         if unit == "plane":
             frames = np.array([int(name.rpartition("/")[2]) for name in self.case])
-            return phases.measure_phases(self.target, self.prob, classes=classes, videos=self.patient, frames=frames)
+            return phases.measure_phases(self.target, self.prob, classes=classes, videos=self.patient, frames=frames).named(self.case)
         val = None if self.val is None else (self.val.target, self.val.prob)
-        return classification.measure(self.target, self.prob, classes=classes, multilabel=multilabel, groups=self.patient, val=val)
+        return classification.measure(self.target, self.prob, classes=classes, multilabel=multilabel, groups=self.patient, val=val).named(self.case)
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class CaseValues:
 
     def measure(self, classes: Sequence[str], distance_unit: str) -> Measure:
         """All scores of these cases, computed when asked for."""
-        return dense.measure(self.values, self.patient, classes, distance_unit)
+        return dense.measure(self.values, self.patient, classes, distance_unit).named(self.case)
 
 
 def scored_classes(kind: str, classes: Sequence[str], multilabel: bool) -> tuple[str, ...]:
