@@ -58,6 +58,9 @@ def test_hecktor_is_compared_as_one_tumour_and_a_printed_nan_stays_one(forge: Fo
     notes = facts["deviations"]["14"]
     assert any(note.startswith("cases (hecktor2022-ct/conv3d") and "the paper says 882; here 524" in note for note in notes)
     assert notes[0] in (tmp_path / "report/index.html").read_text()
+    tables = tmp_path / "report/tables"
+    assert all(note in (tables / "published-table14.md").read_text() for note in notes)
+    assert (tables / "published-table14.tex").read_text().count(r"\par\footnotesize") == len(notes)
 
 
 def test_the_decathlon_has_both_readings_and_an_average_of_ten(forge: Forge, lines: Lines) -> None:

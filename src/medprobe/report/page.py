@@ -48,12 +48,12 @@ def write_report(results: Path, out: Path | None = None) -> Summary:
     drawn = [_figure(name, caption, figure, out) for name, caption, figure in figures.figures(tree)]
     sheets = tables.score_sheets(tree)
     beside = _by_table([{**line, "text": _ours(line)} for line in published.beside(tree)])
-    for sheet in [*sheets, tables.full_sheet(tree), *_published_sheets(beside)]:
+    notes = _notes(tree)
+    for sheet in [*sheets, tables.full_sheet(tree), *_published_sheets(beside, notes)]:
         tables.write_sheet(sheet, out / "tables")
     found = compare.flags(tree)
     missing = not_run(tree)
     stood = compare.controlled(tree)
-    notes = _notes(tree)
     cells = [cell for row in tree.rows for cell in row.cells]
     counts = {"done": sum(cell["status"] == "done" for cell in cells), "failed": sum(cell["status"] == "failed" for cell in cells), "missing": len(missing)}
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string((Path(__file__).parent / "template.html").read_text())
@@ -91,10 +91,17 @@ def _figure(name: str, caption: str, figure: Any, out: Path) -> dict[str, str]:
     return {"caption": caption, "svg": text}
 
 
-def _published_sheets(beside: list[dict[str, Any]]) -> list[tables.Sheet]:
+def _published_sheets(beside: list[dict[str, Any]], notes: dict[str, list[str]]) -> list[tables.Sheet]:
     columns = ("dataset", "method", "head", "our row", "metric", "score", "published", "ours", "verdict", "why")
     names = ("dataset", "method", "head", "row", "metric", "score", "printed", "text", "verdict", "why")
-    return [tables.Sheet(f"published-table{table['table']}", f"Table {table['table']}", columns, tuple(tuple(line[name] for name in names) for line in (*table["ours"], *table["others"]))) for table in beside]
+    return [
+        tables.Sheet(
+            f"published-table{table['table']}", f"Table {table['table']}", columns,
+            tuple(tuple(line[name] for name in names) for line in (*table["ours"], *table["others"])),
+            tuple(notes.get(table["table"], ())),
+        )
+        for table in beside
+    ]  # fmt: skip
 
 
 def _by_table(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -26,12 +26,13 @@ SECONDARY = {
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table: a title, column names and rows of text."""
+    """A table: a title, column names and rows of text, and the notes under it."""
 
     name: str
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
 
 
 MARK = "†"
@@ -141,7 +142,7 @@ def full_sheet(tree: Tree) -> Sheet:
 
 
 def write_sheet(sheet: Sheet, folder: Path) -> None:
-    """<name>.md, .csv and .tex."""
+    """<name>.md, .csv and .tex; notes stand under the table in .md and .tex."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerows([sheet.columns, *sheet.rows])
@@ -154,17 +155,22 @@ def markdown(sheet: Sheet) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(re.sub(r"([\\|`*_<>\[\]])", r"\\\1", cell).replace("\n", " ") for cell in cells) + " |"
 
-    return "\n".join([line(sheet.columns), "|" + "---|" * len(sheet.columns), *map(line, sheet.rows)]) + "\n"
+    table = [line(sheet.columns), "|" + "---|" * len(sheet.columns), *map(line, sheet.rows)]
+    return "\n".join([*table, *(f"\n{note}" for note in sheet.notes)]) + "\n"
 
 
 def latex(sheet: Sheet) -> str:
     special = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", MARK: r"\textdagger{}"}
 
+    def text(cell: str) -> str:
+        return "".join(special.get(letter, letter) for letter in cell).replace("\n", " ")
+
     def line(cells: Sequence[str]) -> str:
-        return " & ".join("".join(special.get(letter, letter) for letter in cell).replace("\n", " ") for cell in cells) + r" \\"
+        return " & ".join(map(text, cells)) + r" \\"
 
     body = "\n".join(map(line, sheet.rows))
-    return f"\\begin{{tabular}}{{{'l' * len(sheet.columns)}}}\n\\hline\n{line(sheet.columns)}\n\\hline\n{body}\n\\hline\n\\end{{tabular}}\n"
+    notes = "".join(f"\n\\par\\footnotesize {text(note)}\n" for note in sheet.notes)
+    return f"\\begin{{tabular}}{{{'l' * len(sheet.columns)}}}\n\\hline\n{line(sheet.columns)}\n\\hline\n{body}\n\\hline\n\\end{{tabular}}\n{notes}"
 
 
 def console_table(results: Path) -> Any:
