@@ -129,6 +129,29 @@ def test_lossless_jpeg_is_read_through_simpleitk_with_our_rescale(tmp_path: Path
     assert raw.inverted
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_lossless_jpeg_with_functional_groups_or_a_dose_is_scaled_once(tmp_path: Path, count: int) -> None:
+    frames = np.stack([PIXELS, PIXELS[::-1], PIXELS[:, ::-1]])[:count]
+    for kind, sop in (("enhanced", "EnhancedCTImageStorage"), ("dose", "RTDoseStorage")):
+        path = _lossless_jpeg(tmp_path / f"{kind}.dcm", frames)
+        dataset = pydicom.dcmread(path)
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = getattr(pydicom.uid, sop)
+        places = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
+        for keyword in ("RescaleSlope", "RescaleIntercept", *places):
+            if keyword in dataset:
+                delattr(dataset, keyword)
+        if kind == "enhanced":
+            inner, outer = pydicom.Dataset(), pydicom.Dataset()
+            inner.RescaleSlope, inner.RescaleIntercept = "2", "-1024"
+            outer.PixelValueTransformationSequence = [inner]
+            dataset.SharedFunctionalGroupsSequence = [outer]
+        else:
+            dataset.Modality, dataset.DoseGridScaling = "RTDOSE", "2"
+        dataset.save_as(path)
+        shift = 1024 if kind == "enhanced" else 0
+        assert np.array_equal(read(path).pixels[0], frames * 2.0 - shift)
+
+
 def test_a_missing_decoder_names_its_extra(write_dicom, tmp_path: Path, monkeypatch) -> None:
     path = _lossless_jpeg(tmp_path / "lossless.dcm", PIXELS[None])
     monkeypatch.setitem(__import__("sys").modules, "SimpleITK", None)

@@ -99,3 +99,21 @@ def test_every_number_type_and_byte_order_is_read_as_nibabel_reads_it(kind: type
     assert np.array_equal(raw.pixels[0], np.asanyarray(file.dataobj).T)
     assert raw.pixels.dtype == np.dtype(dtype).newbyteorder("=")
     assert np.array_equal(raw.affine, file.affine)
+
+
+@pytest.mark.parametrize(
+    ("slope", "intercept", "values"),
+    [
+        (0, -1024, (0, 23)), (np.nan, 5, (0, 23)), (np.inf, 1, (0, 23)), (1, -1024, (-1024, -1001)),
+        (2, 0, (0, 46)), (-1, 0, (-23, 0)),
+    ],
+)  # fmt: skip
+def test_header_scaling_follows_the_standard(
+    tmp_path: Path, slope: float, intercept: float, values: tuple[int, int]
+) -> None:
+    data = bytearray(nibabel.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.eye(4)).to_bytes())
+    data[112:120] = np.array([slope, intercept], np.float32).tobytes()
+    for name, packed in (("a.nii", bytes(data)), ("b.nii.gz", gzip.compress(data))):
+        (tmp_path / name).write_bytes(packed)
+        pixels = formats.read(Source(tmp_path / name)).pixels
+        assert (pixels.min(), pixels.max()) == values

@@ -281,3 +281,28 @@ def test_an_array_of_masks_with_its_spacing_beside_it_counts_in_mm(dataset: Data
     assert not in_millimetres(dataset, [case, replace(case, target=(Source(tmp_path / "bare.h5"),))])
     with pytest.raises(CaseError, match="found shape 2 x 3 x 4 beside 2 x 2 x 2"):
         check_on_image(dataset, case, case.target)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "read"),
+    [
+        ("a.mha", "ElementToIntensityFunctionSlope = 2", False),
+        ("a.mhd", "ElementToIntensityFunctionOffset = -1024", False),
+        ("a.mha", "ElementToIntensityFunctionSlope = 1", True),
+        ("a.nrrd", "old min: -1000", False),
+        ("a.nhdr", "old max: 3", False),
+    ],
+)
+def test_voxels_that_a_header_scales_are_not_taken_for_values(
+    tmp_path: Path, stored: np.ndarray, name: str, field: str, read: bool
+) -> None:
+    path = tmp_path / name
+    sitk.WriteImage(image(stored), str(path))
+    before = b"\nElementType" if "Element" in field else b"\nencoding"
+    path.write_bytes(path.read_bytes().replace(before, f"\n{field}".encode() + before))
+    if read:
+        assert formats.read(Source(path)).pixels.min() == stored.min()
+        return
+    with pytest.raises(CaseError, match="expected voxels that are the values themselves, found") as caught:
+        formats.read(Source(path))
+    assert field.split(" ")[0] in str(caught.value)

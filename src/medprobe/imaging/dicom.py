@@ -20,7 +20,7 @@ from medprobe.errors import CaseError, ExtraError
 from medprobe.imaging import dicom_units
 from medprobe.imaging.canonical import Grid
 from medprobe.imaging.dicom_files import dataset_of, header_of, pydicom
-from medprobe.imaging.dicom_frames import OWN, TAGS, frames_of
+from medprobe.imaging.dicom_frames import OWN, SHARED, TAGS, frames_of
 from medprobe.imaging.raw import Raw, check_size, chosen, range_of, stamp
 from medprobe.imaging.stacks import Stack, stacked, thickness
 from medprobe.types import Source
@@ -194,11 +194,7 @@ def _through_simpleitk(path: Path, frames: int) -> np.ndarray:
         ) from error
     dataset = dataset_of(path)
     if dataset.SamplesPerPixel == 1:
-        dataset.RescaleSlope, dataset.RescaleIntercept, dataset.PhotometricInterpretation = (
-            "1",
-            "0",
-            "MONOCHROME2",
-        )
+        _as_capture(dataset, frames)
     with TemporaryDirectory() as folder:
         copy = Path(folder) / "copy.dcm"
         dataset.save_as(copy)
@@ -209,6 +205,20 @@ def _through_simpleitk(path: Path, frames: int) -> np.ndarray:
         int(dataset.Columns),
         *((3,) if dataset.SamplesPerPixel == 3 else ()),
     )
+
+
+def _as_capture(dataset: Any, frames: int) -> None:
+    """Make it a picture of no modality, whose numbers no reader rescales or turns round."""
+    uids = pydicom().uid
+    kind = uids.SecondaryCaptureImageStorage
+    if frames > 1:
+        kind = uids.MultiFrameGrayscaleWordSecondaryCaptureImageStorage
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = kind
+    for keyword in (SHARED, OWN, "DoseGridScaling", "ModalityLUTSequence"):
+        if keyword in dataset:
+            delattr(dataset, keyword)
+    dataset.RescaleSlope, dataset.RescaleIntercept = "1", "0"
+    dataset.PhotometricInterpretation = "MONOCHROME2"
 
 
 def _spacing(header: Any) -> tuple[float, float, float] | None:

@@ -26,6 +26,9 @@ HEADER = 1 << 20
 ANY_STREAM = 47
 """Window bits of zlib that take a zlib or a gzip stream, as its first bytes say."""
 PART = 1 << 20
+SCALED = r"^(ElementToIntensityFunction(?:Slope|Offset)|old (?:min|max))\s*[=:]\s*(\S+)\s*$"
+UNSCALED = {"elementtointensityfunctionslope": 1.0, "elementtointensityfunctionoffset": 0.0}
+"""Fields that stand for a scaling of the voxels, and the numbers under which there is none."""
 
 
 def count(source: Source) -> int:
@@ -58,6 +61,7 @@ def volume(path: Path, *, as_stored: bool = False, further_axes: bool = False, m
     """The whole file; the options are those of `canonical.volume_of`."""
     reader = _header(path)
     shape = _shape(reader, path)
+    _check_scaling(path)
     _check_stream(path)
     with _said_plainly(path):
         array = _simpleitk().GetArrayFromImage(reader.Execute())
@@ -148,6 +152,17 @@ def _text(path: Path) -> tuple[str, int]:
     end = re.search(rb"^ElementDataFile[^\n]*(\n|\Z)" if meta else rb"\r?\n\r?\n", data, re.MULTILINE)
     stop = end.end() if end else len(data)
     return os.fsdecode(data[:stop]), stop
+
+
+def _check_scaling(path: Path) -> None:
+    """CaseError where a header says that the voxels are not the values, which SimpleITK passes over."""
+    text, _ = _text(path)
+    for name, value in re.findall(SCALED, text, re.MULTILINE | re.IGNORECASE):
+        if float(value) != UNSCALED.get(name.lower()):
+            raise CaseError(
+                f"{path}: expected voxels that are the values themselves, found {name} {value}, which "
+                "programs apply or pass over; write the values"
+            )
 
 
 def _check_stream(path: Path) -> None:
