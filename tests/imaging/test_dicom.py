@@ -130,7 +130,9 @@ def test_lossless_jpeg_is_read_through_simpleitk_with_our_rescale(tmp_path: Path
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_lossless_jpeg_with_functional_groups_or_a_dose_is_scaled_once(tmp_path: Path, count: int) -> None:
+def test_lossless_jpeg_with_functional_groups_or_a_dose_is_scaled_once(
+    tmp_path: Path, count: int
+) -> None:
     frames = np.stack([PIXELS, PIXELS[::-1], PIXELS[:, ::-1]])[:count]
     for kind, sop in (("enhanced", "EnhancedCTImageStorage"), ("dose", "RTDoseStorage")):
         path = _lossless_jpeg(tmp_path / f"{kind}.dcm", frames)

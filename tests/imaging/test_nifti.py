@@ -111,7 +111,9 @@ def test_every_number_type_and_byte_order_is_read_as_nibabel_reads_it(kind: type
 def test_header_scaling_follows_the_standard(
     tmp_path: Path, slope: float, intercept: float, values: tuple[int, int]
 ) -> None:
-    data = bytearray(nibabel.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.eye(4)).to_bytes())
+    data = bytearray(
+        nibabel.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.eye(4)).to_bytes()
+    )
     data[112:120] = np.array([slope, intercept], np.float32).tobytes()
     for name, packed in (("a.nii", bytes(data)), ("b.nii.gz", gzip.compress(data))):
         (tmp_path / name).write_bytes(packed)

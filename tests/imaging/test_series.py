@@ -225,6 +225,27 @@ def test_stacks_far_from_even_are_refused_as_such(
     assert "phase" not in sentence
 
 
+def test_the_acquisitions_of_an_uneven_stack_are_counted(
+    write: Write, planes: np.ndarray, refused: Callable[..., str]
+) -> None:
+    folder = write(
+        planes,
+        [0, 3, 6, 6.5, 9.5],
+        each=[{"AcquisitionNumber": 1 + number // 3} for number in range(5)],
+    )
+    assert "3 mm from 11.5 to 14.5 in 2 acquisitions; resample" in refused(folder)
+
+
+def test_upright_lines_of_leaning_planes_are_tilted_too(write: Write, planes: np.ndarray) -> None:
+    cosine, sine = np.cos(np.radians(12)), np.sin(np.radians(12))
+    places = np.array([-10.0, 20, 5]) + np.arange(5)[:, None] * np.array([0, 0, 2.0])
+    folder = write(planes, places, directions=(1, 0, 0, 0, cosine, sine), GantryDetectorTilt="12")
+    assert "tilted by 12.0 degrees" in formats.notes(Source(folder))[0]
+    raw = formats.read(Source(folder))
+    assert raw.affine is not None
+    assert np.allclose(raw.affine[:3, 2], [0, 0, 2], atol=1e-6)
+
+
 @pytest.mark.parametrize("tag", ["EchoTime", "AcquisitionNumber", "TemporalPositionIdentifier"])
 def test_what_tells_two_planes_at_one_place_apart_is_said(
     write: Write, planes: np.ndarray, tag: str, refused: Callable[..., str]

@@ -303,6 +303,8 @@ def test_voxels_that_a_header_scales_are_not_taken_for_values(
     if read:
         assert formats.read(Source(path)).pixels.min() == stored.min()
         return
-    with pytest.raises(CaseError, match="expected voxels that are the values themselves, found") as caught:
+    with pytest.raises(
+        CaseError, match="expected voxels that are the values themselves, found"
+    ) as caught:
         formats.read(Source(path))
     assert field.split(" ")[0] in str(caught.value)

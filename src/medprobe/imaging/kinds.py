@@ -9,11 +9,11 @@ import re
 import zlib
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISDIR
 
 from medprobe.errors import CaseError
 from medprobe.files import kinds_of
 from medprobe.imaging import series
-from medprobe.imaging.raw import stamp
 
 SUFFIXES = {
     "pictures": (".png", ".jpg", ".jpeg", ".bmp", ".webp"), "tiff": (".tif", ".tiff"),
@@ -42,14 +42,16 @@ HEAD = 1 << 12
 def identify(path: Path) -> str:
     """The format, which is the name of the module that reads it. CaseError lists those there
     are."""
-    if path.is_dir():
-        return "series" if series.is_series(path, stamp(path)) else "folder"
-    named = _by_name(path)
-    if path.is_file():
-        return _by_bytes(path, stamp(path), named)
-    if named is None:
-        raise _unknown(path)
-    return named
+    try:
+        status = path.stat()
+    except OSError:  # said where the file is read
+        named = _by_name(path)
+        if named is None:
+            raise _unknown(path) from None
+        return named
+    if S_ISDIR(status.st_mode):
+        return "series" if series.is_series(path, status.st_mtime_ns) else "folder"
+    return _by_bytes(path, status.st_mtime_ns, _by_name(path))
 
 
 def _by_name(path: Path) -> str | None:

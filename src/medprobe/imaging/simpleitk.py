@@ -155,12 +155,14 @@ def _text(path: Path) -> tuple[str, int]:
 
 
 def _check_scaling(path: Path) -> None:
-    """CaseError where a header says that the voxels are not the values, which SimpleITK passes over."""
+    """CaseError where a header says that the voxels are not the values, which SimpleITK passes
+    over."""
     text, _ = _text(path)
     for name, value in re.findall(SCALED, text, re.MULTILINE | re.IGNORECASE):
         if float(value) != UNSCALED.get(name.lower()):
             raise CaseError(
-                f"{path}: expected voxels that are the values themselves, found {name} {value}, which "
+                f"{path}: expected voxels that are the values themselves, found {name} {value}, "
+                "which "
                 "programs apply or pass over; write the values"
             )
 

@@ -114,14 +114,10 @@ def _check_parallel(headers: Sequence[Any], names: Sequence[str], path: Path, ap
         said = f"found others in {name} than in {names[0]}"
         if (lean := _lean(header, first)) > PARALLEL:
             said += f", {np.degrees(lean):.1f} degrees apart"
-        scout = next(
-            (
-                name
-                for name, header in zip(names, headers, strict=True)
-                if "LOCALIZER" in (header.get("ImageType") or ())
-            ),
-            None,
-        )
+        kinds = {
+            one: other.get("ImageType") or () for one, other in zip(names, headers, strict=True)
+        }
+        scout = next((one for one, kind in kinds.items() if "LOCALIZER" in kind), None)
         said += f" ({scout} is a localizer)" if scout else ""
         raise CaseError(
             f"{path}: expected parallel planes with pixels of one size, {said}; {apart}"
@@ -166,9 +162,10 @@ def _check_gaps(
             f"{path}: expected a plane every {usual:.4g} mm, found {where}, {few} missing in all; "
             "fetch those that are missing, or resample it"
         )
+    said = _gaps_said(gaps, heights) + _acquisitions(headers)
     raise CaseError(
-        f"{path}: expected evenly spaced planes, found {_gaps_said(gaps, heights)}; resample the "
-        "series to even spacing, or write each part as a volume of its own"
+        f"{path}: expected evenly spaced planes, found {said}; resample them to even spacing, or "
+        "write each part as a volume of its own"
     )
 
 
@@ -200,6 +197,11 @@ def _gaps_said(gaps: np.ndarray, heights: np.ndarray) -> str:
         + ", ".join(runs[:4])
         + (f" and {len(runs) - 4} changes more" if len(runs) > 4 else "")
     )
+
+
+def _acquisitions(headers: Sequence[Any]) -> str:
+    numbers = {header.get("AcquisitionNumber") for header in headers} - {None}
+    return f" in {len(numbers)} acquisitions" if len(numbers) > 1 else ""
 
 
 def _difference(one: Any, other: Any) -> str:
