@@ -31,6 +31,10 @@ class CaseError(MedprobeError):
     """One case cannot be used (truncated, wrong type, NaN); counted, or fails its cell beyond `--skip-unreadable`."""
 
 
+class ShapeError(CaseError):
+    """A whole file of another number of axes, planes or entries than its case is said to have."""
+
+
 class ExtraError(MissingError):
     """An optional library is not installed; the message names the extra."""
 

@@ -19,6 +19,7 @@ Split = Literal["train", "val", "test"]
 Pooling = Literal["cls", "patch_mean", "cls_patch_mean"]
 Kind = Literal["classification", "bags", "segmentation", "instances", "registration"]
 Axis = Literal["axial", "coronal", "sagittal"]
+Orientation = Literal["radiological", "canonical"]
 Channels = Literal["late", "rgb"]
 
 # ---------------------------------------------------------------------------------------------- data
@@ -51,7 +52,8 @@ class Source:
     pictures it says how their numbers are read (imaging/labels.py). `frames` are 0-based indices of decoded frames
     (video), of the sorted image files of a folder, or of planes along `axis`; None takes all of them. `rescale` (slope,
     intercept) is for files whose own header does not say what their numbers mean. `grid` is the file on whose voxels this
-    volume is laid, or a `Lattice`, on which masks are laid too. `window` and `axis` are for a run to set, from its task.
+    volume is laid, or a `Lattice`, on which masks are laid too. `window`, `axis`, `orientation`: set by a run, from its
+    task. `plane`: the case is one plane of pixels (dims = 2), so that axes of length 1, 3 or 4 are channels, and a thin volume is its slice.
     """
 
     path: Path
@@ -61,6 +63,8 @@ class Source:
     grid: Path | Lattice | None = None
     window: str | None = None
     axis: Axis = "axial"
+    orientation: Orientation = "canonical"
+    plane: bool = False
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -435,6 +439,7 @@ class Task:
     channels: Channels = "late"
     stride: int = 1
     axis: Axis = "axial"
+    orientation: Orientation = "radiological"
     warp: Literal["nearest", "linear"] = "nearest"
     min_slices: int = 0
     """Fewest voxels along each axis of the grid on which volumes are registered."""
@@ -457,7 +462,7 @@ class Task:
         """All fields as JSON. Fields added later are omitted at their default, so that keys of
         existing results stay valid."""
         added = {
-            "channels": "late", "stride": 1, "axis": "axial", "warp": "nearest",
+            "channels": "late", "stride": 1, "axis": "axial", "orientation": "canonical", "warp": "nearest",
             "min_slices": 0, "spacing": None,
         }  # fmt: skip
         values = dataclasses.asdict(self).items()

@@ -18,6 +18,7 @@ from medprobe.features.bank import StoredBank, StreamedBank
 from medprobe.features.digests import Digests, source_key
 from medprobe.features.encode import ENCODING_VERSION, Pipeline, Preprocessing, encoding_facts
 from medprobe.features.store import CHUNK_PLANES, Encoding, Entry, Shard, collect_garbage, inspect, shards_of
+from medprobe.imaging import nifti
 from medprobe.types import Features, Source
 
 SIZE = Preprocessing("full-range", (16, 16), colour=3)
@@ -213,7 +214,7 @@ def test_every_way_of_preparing_planes_has_its_own_key(tmp_path: Path, change: d
 
 
 def test_features_change_only_with_the_encoding_version(tmp_path: Path) -> None:
-    """Golden: the pixels that reach an encoder, from a fixed picture, under version 1."""
+    """Golden: the pixels that reach an encoder, from a fixed picture and the planes of a fixed volume, under version 2."""
     y, x = np.mgrid[0:40, 0:56]
     picture = np.stack([(x * 4) % 256, (y * 6) % 256, (x * y) % 256], axis=-1).astype(np.uint8)
     Image.fromarray(picture).save(tmp_path / "p.png")
@@ -224,13 +225,15 @@ def test_features_change_only_with_the_encoding_version(tmp_path: Path) -> None:
             seen.append(x)
             return super().__call__(x)
 
-    sources = {"p": (Source(tmp_path / "p.png"),)}
-    bank_of(tmp_path / "cache", sources, Seeing())
-    digest = hashlib.sha256((seen[0] * 255).round().to(torch.uint8).numpy().tobytes()).hexdigest()[:16]
-    assert (ENCODING_VERSION, digest) == (1, GOLDEN)
+    nifti.save(tmp_path / "v.nii.gz", picture[:, :, 0].reshape(5, 8, 56), np.diag([2.0, 2.0, 3.0, 1.0]), None)
+    volume = Source(tmp_path / "v.nii.gz", axis="coronal", orientation="radiological")
+    for number, source in enumerate((Source(tmp_path / "p.png"), volume)):
+        bank_of(tmp_path / f"cache{number}", {"p": (source,)}, Seeing())
+    digests = [hashlib.sha256((x * 255).round().to(torch.uint8).numpy().tobytes()).hexdigest()[:16] for x in seen]
+    assert (ENCODING_VERSION, *digests) == (2, *GOLDEN)
 
 
-GOLDEN = "8413a6021dd6b9c6"
+GOLDEN = ("8413a6021dd6b9c6", "2b78fdbb23b8c4d5")
 
 
 def test_another_weights_digest_is_another_encoding(tmp_path: Path) -> None:

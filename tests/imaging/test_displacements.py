@@ -101,12 +101,15 @@ def test_components_turn_with_the_axes(tmp_path: Path, turn: str) -> None:
     assert np.array_equal(moving[tuple(np.rint(places).astype(int))], expected)
 
 
-def test_a_plane_turns_too_and_one_that_does_not_lie_flat_is_refused(tmp_path: Path) -> None:
+def test_a_plane_of_any_direction_turns_too_and_several_are_refused(tmp_path: Path) -> None:
     stored = field(6, 5, 1, 1, 2)
     vectors = read_displacement(nifti(tmp_path / "a.nii.gz", stored, np.diag([-1.0, 1, 1, 1])), dims=2)
     assert np.array_equal(vectors, [stored[::-1, :, 0, 0, 0].T, -stored[::-1, :, 0, 0, 1].T])
     upright = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
-    assert "whose third axis is up" in refusal(lambda: read_displacement(nifti(tmp_path / "b.nii.gz", stored, upright), dims=2))
+    vectors = read_displacement(nifti(tmp_path / "b.nii.gz", stored, upright), dims=2)
+    assert np.array_equal(vectors, [stored[:, :, 0, 0, 0].T, stored[:, :, 0, 0, 1].T])
+    several = nifti(tmp_path / "c.nii.gz", field(6, 5, 3, 1, 2), np.eye(4))
+    assert "expected a plane whose third axis is across it, found 3 planes" in refusal(lambda: read_displacement(several, dims=2))
 
 
 def test_beside_an_image_without_affine_the_order_of_the_file_counts(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from medprobe.datasets.autolaparo import AUTOLAPARO
 from medprobe.datasets.hecktor2022 import HECKTOR2022
 from medprobe.errors import CaseError, RequestError
 from medprobe.imaging import nifti, recipes
+from medprobe.run import reading
 from medprobe.run.encoded import open_bank, readable_of, samples_of
 from medprobe.run.groups import Group
 from medprobe.run.plan import Plan, make
@@ -103,7 +104,7 @@ def test_each_channel_is_encoded_and_kept_under_its_own_window(volumes: Path) ->
 @pytest.mark.parametrize(("channels", "count"), [("late", 2), ("rgb", 3)])
 def test_an_encoder_of_any_channels_sees_them_together(volumes: Path, channels: str, count: int) -> None:
     question, group, samples = encoded(volumes, model="pixels", window="ct+suv", channels=channels)
-    sources = question.cases[0].images["image"]
+    sources = reading.images(question.task, question.cases[0])["image"]
     assert len(group.entries) == 8
     assert samples[0].features["image"].cls.shape == (5, count * 1024)
     np.testing.assert_allclose(samples[0].features["image"].cls, expected("pixels", sources, "ct+suv", rgb=channels == "rgb"), atol=1e-6)
@@ -200,11 +201,14 @@ def test_ct_and_pet_reach_a_head_on_the_grid_of_the_mask(hecktor: Path) -> None:
 
 
 @pytest.mark.parametrize("axis", ["coronal", "sagittal"])
-def test_predictions_across_another_axis_lie_in_the_geometry_of_the_image(hecktor: Path, axis: str) -> None:
-    _, _, samples = encoded(hecktor, task="hecktor2022-ctpet/constant", data=hecktor, axis=axis)
-    plain = encoded(hecktor, task="hecktor2022-ctpet/constant", data=hecktor)[2]
+@pytest.mark.parametrize("orientation", ["radiological", "canonical"])
+def test_masks_across_another_axis_lie_as_the_planes_of_their_image(hecktor: Path, axis: str, orientation: str) -> None:
+    _, _, samples = encoded(hecktor, task="hecktor2022-ctpet/constant", data=hecktor, axis=axis, orientation=orientation)
+    plain = encoded(hecktor, task="hecktor2022-ctpet/constant", data=hecktor, orientation="canonical")[2]
     for one, other in zip(samples, plain, strict=True):
-        np.testing.assert_array_equal(one.target.labels, np.moveaxis(other.target.labels, {"coronal": 1, "sagittal": 2}[axis], 0))
+        wanted = np.moveaxis(other.target.labels, {"coronal": 1, "sagittal": 2}[axis], 0)
+        wanted = wanted[:, ::-1, ::-1] if orientation == "radiological" else wanted
+        np.testing.assert_array_equal(one.target.labels, wanted)
         assert len(one.features["image"].cls) == one.target.shape[0] == 10
         assert one.target.spacing == {"coronal": (2, 3, 2), "sagittal": (2, 3, 2)}[axis]
 

@@ -40,7 +40,7 @@ def check(what: str, name: str | None, data: Path | None, weights: Path | None):
 def _check_task(name: str, data: Path | None):
     from medprobe.check.dataset import check_dataset
     from medprobe.check.encoder import Finding
-    from medprobe.datasets._layout import locate
+    from medprobe.datasets._layout import cases_of, locate
     from medprobe.registry import HEADS
     from medprobe.run import splits
     from medprobe.tasks.suites import tasks_named
@@ -48,8 +48,8 @@ def _check_task(name: str, data: Path | None):
     findings = []
     for task, dataset in tasks_named(name):
         root = locate(dataset, data)
-        findings += [finding._replace(name=f"{task.name} {finding.name}") for finding in check_dataset(dataset, root)]
-        cases = splits.with_folds(list(dataset.cases(root)), task.split_seed)
+        findings += [finding._replace(name=f"{task.name} {finding.name}") for finding in check_dataset(dataset, root, task.window)]
+        cases = splits.with_folds(cases_of(dataset, root), task.split_seed)
         for fold in splits.folds_of(cases):
             parts = splits.parts_of(cases, fold, task.split_seed)
             said = f"train {len(parts.train)}, val {len(parts.val)}, test {len(parts.test)} cases; validation: {parts.validation}"

@@ -11,10 +11,11 @@ import numpy as np
 
 from medprobe.check.duplicates import duplicates, part_of
 from medprobe.check.encoder import Finding
-from medprobe.datasets._layout import checksum, fingerprint, paths_of
+from medprobe.datasets._layout import cases_of, checksum, fingerprint, paths_of
 from medprobe.errors import CaseError, MedprobeError
 from medprobe.features.digests import Digests
 from medprobe.imaging import formats, recipes
+from medprobe.run import windows
 from medprobe.run.progress import reporting
 from medprobe.run.references import check_on_image, on_fixed, reference
 from medprobe.run.request import default_cache
@@ -27,13 +28,13 @@ SAMPLED = 16
 ROLES = ("fixed", "moving")
 
 
-def check_dataset(dataset: Dataset, root: Path) -> list[Finding]:
-    """All findings, in a fixed order; the copy under `root` is sound when every one is ok.
+def check_dataset(dataset: Dataset, root: Path, window: str | None = None) -> list[Finding]:
+    """All findings, in a fixed order; the copy under `root` is sound when every one is ok. `window`: that of a task, else the dataset's.
 
     Reads the bytes of every image once (remembered in the cache) and decodes a few. MissingError and RequestError of the
     reader pass through: a partial download has nothing to check.
     """
-    cases = list(dataset.cases(root))
+    cases = cases_of(dataset, root)
     found = counts_of(cases)
     with reporting() as progress:
         digests = Digests(default_cache()).of(paths_of(cases), progress)
@@ -47,6 +48,7 @@ def check_dataset(dataset: Dataset, root: Path) -> list[Finding]:
         _decoding(dataset, cases),
         *_pairs(dataset, cases),
         *_geometry(cases),
+        *_window(cases, window or dataset.recipe),
         duplicates(dataset, cases, digests),
         _fingerprint(cases, digests),
         Finding("licence", True, dataset.licence),
@@ -211,6 +213,11 @@ def _geometry(cases: Sequence[Case]) -> list[Finding]:
     sources = [source for case in _sampled(cases) for channels in case.images.values() for source in channels]
     said = [note for source in sources for note in formats.notes(source)]
     return [Finding("geometry", True, f"warning, in {len(sources)} images tried: {'; '.join(said[:3])}{f'; and {len(said) - 3} more' if len(said) > 3 else ''}")] if said else []
+
+
+def _window(cases: Sequence[Case], window: str) -> list[Finding]:
+    """Images whose numbers are not those the window is for; nothing where they are."""
+    return [Finding("window", True, f"warning, {said}") for said in windows.findings(window, cases, SAMPLED // 2)]
 
 
 def _check_mask(dataset: Dataset, case: Case, role: str, shape: tuple[int, int]) -> None:

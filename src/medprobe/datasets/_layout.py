@@ -4,6 +4,7 @@ import hashlib
 import os
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,21 @@ def _paths(data: Path) -> Mapping[str, Any]:
     if not isinstance(paths, dict) or not all(isinstance(path, str) for path in paths.values()):
         raise RequestError(f'{file}: expected lines such as nih14 = "/path" under [paths], found something else; correct it')
     return paths
+
+
+def cases_of(dataset: Dataset, root: Path) -> list[Case]:
+    """The cases of a dataset by their ids, each as its dimensions say: the image of a case of two is
+    one plane of pixels, but for bags, and for datasets that score the planes of a video."""
+    cases = sorted(dataset.cases(root), key=lambda case: case.id)
+    flat = dataset.dims == 2 and dataset.unit == "case" and dataset.kind != "bags"
+    return [replace(case, images=_flat(case.images)) for case in cases] if flat else cases
+
+
+def _flat(images: Mapping[str, tuple[Source, ...]]) -> dict[str, tuple[Source, ...]]:
+    return {
+        role: tuple(replace(source, plane=True) for source in sources)
+        for role, sources in images.items()
+    }
 
 
 def paths_of(cases: Iterable[Case]) -> set[Path]:

@@ -117,14 +117,19 @@ def _stamp(file: Path) -> list[int]:
 
 def source_key(sources: tuple[Source, ...], digests: Mapping[Path, str]) -> str:
     """Content key of channels that are decoded together: their bytes, which part of them, and what each has of its own
-    (rescaling, grid, window, axis); never their names."""
+    (rescaling, grid, window, axis, orientation, whether it is one plane); never their names."""
     facts = []
     for source in sources:
         for path in source.paths:
             if path not in digests:
                 raise CaseError(f"{path}: cannot be read; check that the file exists and its permissions")
         grid = source.grid.facts(digests) if isinstance(source.grid, Lattice) else source.grid and digests[source.grid]
-        more = {"rescale": source.rescale, "grid": grid, "window": source.window, "axis": source.axis if source.axis != "axial" else None}
+        more = {
+            "rescale": source.rescale, "grid": grid, "window": source.window,
+            "axis": source.axis if source.axis != "axial" else None,
+            "orientation": source.orientation if source.orientation != "canonical" else None,
+            "plane": source.plane or None,
+        }  # fmt: skip
         given = {name: value for name, value in more.items() if value is not None}
         facts.append([digests[source.path], source.member, list(source.frames) if source.frames is not None else None, *([given] if given else [])])
     return digest_of(facts)[:32]

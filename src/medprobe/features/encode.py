@@ -23,7 +23,7 @@ from medprobe.heads._augment import AS_IT_IS, View
 from medprobe.imaging import formats, recipes
 from medprobe.types import Channels, Source
 
-ENCODING_VERSION = 1
+ENCODING_VERSION = 2
 """Raised by hand whenever the same request would give other features; a golden test fails when that was forgotten."""
 PRODUCTS = {"bf16": "bf16 products"}
 """What is narrow in features of a precision: at first all of the network was."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medprobe.errors import CaseError
+from medprobe.errors import CaseError, ShapeError
 from medprobe.imaging.raw import Raw, chosen, range_of
 from medprobe.types import Source
 
@@ -94,7 +94,7 @@ def check_shape(shape: Sequence[int], path: Path) -> None:
 def entries(shape: Sequence[int], path: Path) -> int:
     """Of the fourth axis, 1 where there is none."""
     if any(size != 1 for size in shape[4:]):
-        raise CaseError(f"{path}: expected a volume of three axes, or channels as a fourth, found shape {tuple(shape)}; split its frames into files")
+        raise ShapeError(f"{path}: expected a volume of three axes, or channels as a fourth, found shape {tuple(shape)}; split its frames into files")
     return int(shape[3]) if len(shape) > 3 else 1
 
 
@@ -103,7 +103,7 @@ def entry(total: int, member: str | None, path: Path) -> int:
     named = (member or "").strip("/") or ("0" if total == 1 else "")
     if not named.isdecimal() or int(named) >= total:
         there = ", ".join(map(str, range(min(total, 4)))) + (", …" if total > 4 else "")
-        raise CaseError(
+        raise ShapeError(
             f"{path}: expected a volume of three axes, or the name of one of {total} on the "
             f"fourth, {there}, found {member or 'none'}; write {path.name}:/0 for the first, or "
             "split them into files"

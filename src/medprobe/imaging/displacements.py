@@ -22,7 +22,7 @@ from medprobe.imaging import arrays, nifti
 from medprobe.imaging.formats import identify
 from medprobe.imaging.labels import APART, LabelMap, corners_apart
 from medprobe.imaging.raw import check_finite, said_plainly
-from medprobe.imaging.resample import stretched
+from medprobe.imaging.resample import PLACES, flat_axis, stretched, turned_array, turned_grid
 from medprobe.types import Source
 
 MEMBER = "displacement"
@@ -77,20 +77,23 @@ def _array(source: Source) -> tuple[np.ndarray, np.ndarray | None]:
         return np.asarray(array[...]), arrays.geometry(array)[1]
 
 
-def _turned(path: Path, dims: int, as_stored: bool) -> tuple[np.ndarray, np.ndarray]:
+def _turned(path: Path, dims: int, as_stored: bool) -> tuple[np.ndarray, np.ndarray | None]:
     """NIfTI on canonical axes, its components with them; and the affine."""
     array, _, affine, turned = nifti.volume(path, as_stored=as_stored, further_axes=True)
     *space, components = (*array.shape[:3], *(size for size in array.shape[3:] if size != 1), 1)[:4]
     if components != dims or array.size != np.prod(space) * components:
         raise CaseError(f"{path}: expected {dims} components on the fifth axis, {'z, y, x' if dims == 3 else 'y, x'}, found shape {(*array.shape[2::-1], *array.shape[3:])}; write (X, Y, Z, 1, 3), or (X, Y, 1, 1, 2) in 2D")
-    if dims == 2 and (space[0] != 1 or set(turned[:2, 0]) != {0, 1}):
-        raise CaseError(f"{path}: expected a plane whose third axis is up, found {space[0]} planes along axis {turned[2, 0]}; write (X, Y, 1, 1, 2)")
+    axis = flat_axis(space) if dims == 2 else "axial"
+    across, *along = PLACES[axis]
+    order = [2 - place for place in ((across, *along) if dims == 3 else along)]  # of components, by axes of which 0 is x
+    if dims == 2 and (space[across] != 1 or set(turned[:2, 0]) != set(order)):
+        raise CaseError(f"{path}: expected a plane whose third axis is across it, found {space[across]} planes along axis {turned[2, 0]}; write (X, Y, 1, 1, 2)")
     stored = np.moveaxis(array.reshape(*space, dims), -1, 0)
     vectors = np.empty(stored.shape, np.result_type(stored.dtype, np.float32))
-    for axis in range(dims):  # the component along a stored axis is that along the axis it became
-        became, sign = turned[axis]
-        vectors[dims - 1 - became] = stored[dims - 1 - axis] * sign
-    return vectors if dims == 3 else vectors[:, 0], affine
+    for place in range(dims):  # the component along a stored axis is that along the axis it became
+        became, sign = turned[place]
+        vectors[order.index(became)] = stored[dims - 1 - place] * sign
+    return (vectors if dims == 3 else turned_array(vectors, axis)[:, 0]), turned_grid(None, affine, axis)[1]
 
 
 def _checked(vectors: np.ndarray, dims: int, path: Path) -> np.ndarray:

@@ -8,7 +8,8 @@ Files are known by their bytes where these tell, else by these suffixes (kinds.p
     .mp4 .avi .mov .mkv .webm    RGB frames by decoded index                                         (video.py, extra video)
     .nii .nii.gz                 canonical axes, axial slices are planes                             (nifti.py)
     .mhd .mha .nrrd .nhdr        the same                                                            (simpleitk.py, extra volumes)
-    .npy .npz:/name .h5:/name    (H, W), (D, H, W), (C, D, H, W); uint8 with a last axis of 3 is RGB (arrays.py)
+    .npy .npz:/name .h5:/name    (H, W), (D, H, W), (C, D, H, W); uint8 with a last axis of 3 is RGB (arrays.py);
+                                 where a case is one plane, (H, W, C) and (C, H, W) of any number type
     a folder                     its pictures in natural order are planes                            (folder.py)
     a folder of DICOM files      a series: the order of its planes is that of their places           (series.py, extra dicom)
 
@@ -17,6 +18,7 @@ Each of these modules has three functions: `count` and `channels` from headers, 
 
 import importlib
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -24,16 +26,25 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from medprobe.errors import CaseError, MedprobeError
+from medprobe.errors import CaseError, MedprobeError, ShapeError
 from medprobe.imaging import arrays, nifti, png, simpleitk
 from medprobe.imaging.canonical import Grid, planes_of, raws_of
-from medprobe.imaging.folder import pictures_in
+from medprobe.imaging.folder import natural, pictures_in
 from medprobe.imaging.kinds import SUFFIXES, identify
 from medprobe.imaging.raw import Raw, check_finite, chosen, said_plainly, stamp
-from medprobe.imaging.resample import PLACES, divided, on_grid, placed_at, rescaled, turned
-from medprobe.types import Lattice, Source
+from medprobe.imaging.resample import (
+    PLACES,
+    divided,
+    flat_axis,
+    on_grid,
+    placed_at,
+    rescaled,
+    turned,
+    upright,
+)
+from medprobe.types import Axis, Lattice, Source
 
-__all__ = ["Grid", "Raw", "count_planes", "files_of", "grid", "identify", "is_grey", "notes", "pictures_in", "prepare", "read"]
+__all__ = ["Grid", "Raw", "count_planes", "files_of", "grid", "identify", "is_grey", "lies", "notes", "pictures_in", "prepare", "read", "slices_in"]
 
 MANY = 256
 """Files from which on it pays to load compiled loops for them."""
@@ -41,6 +52,11 @@ VOLUMES = ("nifti", "simpleitk", "series")
 """Formats that always say where their voxels lie."""
 NOTED = ("series", "dicom", "tiff")
 """Formats of which a user may have to hear something."""
+ADVICE = {
+    "arrays": "store (H, W), (H, W, 3) or (3, H, W)", "tiff": "name a page as `frame`", "video": "name a frame as `frame`",
+    "dicom": "name a frame as `frame`", "folder": "name one of its files",
+}  # fmt: skip
+"""Format → what else makes one plane of a file of many."""
 
 
 class Reader(Protocol):
@@ -81,6 +97,8 @@ def read(source: Source, start: int = 0, stop: int | None = None) -> Raw:
 
     CaseError, naming the file, for anything that cannot be used; a range without planes is one.
     """
+    if source.plane:
+        count_planes(source)
     with said_plainly(source.path):
         raw = _part(source, start, stop)
         if not raw.pixels.shape[1]:
@@ -105,19 +123,55 @@ def changed(source: Source) -> tuple[int, ...]:
 
 
 def _part(source: Source, start: int, stop: int | None) -> Raw:
-    if source.grid is not None or source.axis != "axial":
-        raw = _whole(replace(source, frames=None, window=None), changed(source))
+    raw = _along(source, _axis(source), start, stop)
+    return upright(raw) if source.orientation == "radiological" else raw
+
+
+def _along(source: Source, axis: Axis, start: int, stop: int | None) -> Raw:
+    """Planes across an axis, on canonical axes where the file has any."""
+    if source.grid is not None or axis != "axial":
+        whole = replace(source, frames=None, window=None, axis=axis, orientation="canonical")
+        raw = _whole(whole, changed(source))
         places = chosen(source, raw.pixels.shape[1], start, stop)
         return replace(raw, pixels=raw.pixels[:, places.start : places.stop] if isinstance(places, range) else raw.pixels[:, list(places)])
+    return _by_reader(source, start, stop)
+
+
+def _by_reader(source: Source, start: int = 0, stop: int | None = None) -> Raw:
     raw = _reader(source.path).read(source, start, stop)
     return raw if source.rescale is None else rescaled(raw, *source.rescale)
+
+
+def _axis(source: Source) -> Axis:
+    """The axis across the planes of a source; of a single slice, that along which it is thin."""
+    if not source.plane or source.frames is not None or not lies(source):
+        return source.axis
+    if isinstance(source.grid, Lattice):
+        return flat_axis(source.grid.shape)
+    laid = Source(source.path, source.member) if source.grid is None else Source(source.grid)
+    with said_plainly(source.path):
+        return flat_axis(_geometry(laid, *changed(laid))[0])
+
+
+def lies(source: Source) -> bool:
+    """Whether a source says where its voxels lie, by its kind, in DICOM by its header: such planes
+    can be turned to face the viewer."""
+    if isinstance(source.grid, Lattice):
+        return not source.divided
+    try:
+        kind = identify(source.path)
+        placed = kind in VOLUMES or (kind == "dicom" and grid(source) is not None)
+        return placed or source.grid is not None
+    except (MedprobeError, OSError):
+        return False
 
 
 @lru_cache(maxsize=2)
 def _whole(source: Source, changed: tuple[int, ...]) -> Raw:
     """A volume on its grid and turned: neither can be done plane by plane, so the last two are kept, as CT and PET are read in turns."""
     own = replace(source, grid=None, axis="axial")
-    raw = _as_stored(own) if source.divided else read(own)
+    raw = _as_stored(own) if source.divided else _by_reader(own)
+    check_finite(raw.pixels, source.path)
     if isinstance(source.grid, Lattice):
         raw = _on_lattice(raw, source, source.grid)
     elif source.grid is not None:
@@ -187,21 +241,40 @@ def _geometry(source: Source, changed: int) -> tuple[tuple[int, int, int], np.nd
 
 def count_planes(source: Source) -> int:
     """How many planes `read` would give, from headers only. CaseError: there are none."""
-    count = _count_planes(source)
+    count = len(source.frames) if source.frames is not None else _counted(source, changed(source))
     if count < 1:
         raise CaseError(f"{source.path}: expected at least one plane, found none; mend or remove the file")
+    if source.plane and count > 1:
+        kind = identify(source.path)
+        what = {"arrays": "array", "video": "video", "folder": "folder"}.get(kind, "file")
+        raise ShapeError(
+            f"{source.path}: dims = 2, and this {what} is {count} planes{_size(source)}; "
+            f"{ADVICE.get(kind, 'write one slice into a file')}, or set dims = 3"
+        )
     return count
 
 
-def _count_planes(source: Source) -> int:
-    if source.frames is not None:
-        return len(source.frames)
-    if isinstance(source.grid, Lattice):
-        return source.grid.shape[PLACES[source.axis][0]]
+def _size(source: Source) -> str:
+    """Height and width of a plane, in words; nothing where the header does not give them at once."""
+    with suppress(Exception):
+        if (kind := identify(source.path)) == "arrays":
+            return " of {} x {}".format(*arrays.shape_of(source)[-2:])
+        if kind in VOLUMES and source.grid is None and (place := grid(source)) is not None:
+            return " of {} x {}".format(*(place.shape[axis] for axis in PLACES[_axis(source)][1:]))
+    return ""
+
+
+@lru_cache(maxsize=1 << 16)
+def _counted(source: Source, stamps: tuple[int, ...]) -> int:
     with said_plainly(source.path):
-        if source.grid is not None or source.axis != "axial":
+        axis = _axis(source)
+        if isinstance(source.grid, Lattice):
+            return source.grid.shape[PLACES[axis][0]]
+        if source.plane and axis != "axial":
+            _reader(source.path).count(source)  # which refuses a fourth axis
+        if source.grid is not None or axis != "axial":
             laid = Source(source.grid) if source.grid is not None else Source(source.path, source.member)
-            return _geometry(laid, *changed(laid))[0][PLACES[source.axis][0]]
+            return _geometry(laid, *changed(laid))[0][PLACES[axis][0]]
         return _reader(source.path).count(source)
 
 
@@ -234,6 +307,14 @@ def notes(source: Source) -> tuple[str, ...]:
             return cast(NotedReader, _reader(source.path)).notes(source)
     except MedprobeError:
         return ()
+
+
+def slices_in(folder: Path) -> list[Path]:
+    """The arrays and volumes of a folder, each of which is to be one plane, in natural order."""
+    kinds = ("arrays", "nifti", "simpleitk")
+    suffixes = tuple(suffix for kind in kinds for suffix in SUFFIXES[kind])
+    named = [path for path in folder.iterdir() if path.name.lower().endswith(suffixes)]
+    return sorted((path for path in named if not path.name.startswith(".")), key=natural)
 
 
 def files_of(path: Path) -> tuple[Path, ...]:

@@ -28,6 +28,7 @@ from medprobe.files import write_atomically
 from medprobe.imaging import arrays, mask_pictures, nifti, simpleitk, tiff
 from medprobe.imaging.formats import grid, identify, pictures_in
 from medprobe.imaging.raw import check_finite, check_size, chosen, said_plainly
+from medprobe.imaging.resample import flat_axis, turned_array, turned_grid
 from medprobe.types import Lattice, Source
 
 IGNORED = -1
@@ -139,7 +140,7 @@ def _read(source: Source, dims: int, as_stored: bool) -> LabelMap:
         if source.frames is not None:
             array = array[None] if array.ndim == 2 else array
             array = array[list(chosen(source, len(array), 0, None))]
-        return replace(found, labels=_on_axes(_meant(source, array), dims, source.path))
+        return _on_axes(replace(found, labels=_meant(source, array)), dims, source.path)
 
 
 def _laid_over(under: LabelMap, over: LabelMap, path: Path) -> LabelMap:
@@ -173,7 +174,7 @@ def _read_stack(source: Source, dims: int, as_stored: bool) -> list[LabelMap]:
     with said_plainly(source.path):
         found = _stored(source, as_stored or source.divided, further_axes=True)
         parts = [_on_lattice(replace(found, labels=_whole(part, source.path)), source) for part in found.labels]
-        return [replace(part, labels=_on_axes(part.labels, dims, source.path)) for part in parts]
+        return [_on_axes(part, dims, source.path) for part in parts]
 
 
 def _on_lattice(found: LabelMap, source: Source) -> LabelMap:
@@ -239,13 +240,20 @@ def _whole_part(source: Source) -> Source:
     return Source(source.path, source.member if part else None)
 
 
-def _on_axes(array: np.ndarray, dims: int, path: Path) -> np.ndarray:
-    """Axes of length 1 added or left out in front; memory that can be written to."""
-    shape = (1,) * (dims - array.ndim) + array.shape
-    lead, shape = shape[: len(shape) - dims], shape[len(shape) - dims :]
-    if not array.size or any(size != 1 for size in lead):
+def _on_axes(found: LabelMap, dims: int, path: Path) -> LabelMap:
+    """Axes of length 1 added or left out in front, of a plane at the end or wherever its volume is
+    thin; memory that can be written to."""
+    array = found.labels
+    if dims == 2 and array.ndim == 3 and found.affine is not None:
+        axis = flat_axis(array.shape)
+        found = LabelMap(turned_array(array, axis), *turned_grid(found.spacing, found.affine, axis))
+    elif dims == 2 and array.ndim > 2 and array.shape[-1] == 1:
+        found = replace(found, labels=array[..., 0])
+    shape = (1,) * (dims - found.labels.ndim) + found.labels.shape
+    if 0 in shape or any(size != 1 for size in shape[:-dims]):
         raise CaseError(f"{path}: expected a mask of {dims} axes, found shape {array.shape}; " + ("write one plane into a file, or set dims = 3" if dims == 2 else "write one volume into a file"))
-    return np.require(array.reshape(shape), requirements=("C", "W"))
+    labels = np.require(found.labels.reshape(shape[-dims:]), requirements=("C", "W"))
+    return replace(found, labels=labels)
 
 
 def _smallest(labels: np.ndarray, path: Path) -> np.ndarray:

@@ -1,7 +1,8 @@
 """NIfTI through nibabel: axes turned to the nearest of right, anterior, superior; axial slices are planes (canonical.py).
 
 Header scaling is applied, integers that have none stay integers. Images, masks and fields come through `volume`.
-Of a fourth axis (channels of one scan) a source's `member` names the entry, counted from 0.
+Of a fourth axis (channels of one scan) a source's `member` names the entry, counted from 0. Voxels of type RGB24 or RGBA32
+are colours, without alpha.
 """
 
 import importlib
@@ -47,7 +48,7 @@ def count(source: Source) -> int:
 
 
 def channels(source: Source) -> int:
-    return 1
+    return 3 if _header(source.path).get_data_dtype().names else 1
 
 
 def read(source: Source, start: int, stop: int | None) -> Raw:
@@ -63,7 +64,11 @@ def grid(source: Source) -> Grid:
 @lru_cache(maxsize=2)
 def _volumes(path: Path, changed: int) -> tuple[Raw, ...]:
     """The whole file: compressed files cannot be read in pieces, so the last two are kept, as CT and PET are read in turns."""
-    return raws_of(volume(path, further_axes=True), path)
+    found = volume(path, further_axes=True)
+    if _header(path).get_data_dtype().names:
+        pixels = np.moveaxis(found.array, -1, 0)
+        return (Raw(pixels, (0.0, 255.0), spacing=found.spacing, affine=found.affine),)
+    return raws_of(found, path)
 
 
 def volume(path: Path, *, as_stored: bool = False, further_axes: bool = False, member: str | None = None) -> Volume:
@@ -71,7 +76,7 @@ def volume(path: Path, *, as_stored: bool = False, further_axes: bool = False, m
     _check_alone(path)
     file = _opened(path)
     check_shape(file.shape, path)
-    return volume_of(_voxels(file), _millimetres(file) @ file.affine, path, as_stored=as_stored, further_axes=further_axes, member=member)
+    return volume_of(_colours_last(_voxels(file)), _millimetres(file) @ file.affine, path, as_stored=as_stored, further_axes=further_axes, member=member)
 
 
 def _header(path: Path) -> Any:
@@ -147,6 +152,12 @@ def _voxels(file: Any) -> np.ndarray:
     if not isinstance(proxy.file_like, io.BytesIO) or (proxy.slope, proxy.inter) != (1, 0):
         return np.asanyarray(proxy)
     return np.ndarray(proxy.shape, proxy.dtype, proxy.file_like.getvalue(), int(proxy.offset), order="F")
+
+
+def _colours_last(voxels: np.ndarray) -> np.ndarray:
+    """(x, y, z, 3) of voxels that are red, green and blue; others as they are."""
+    names = voxels.dtype.names
+    return np.stack([voxels[name] for name in names[:3]], axis=-1) if names else voxels
 
 
 def _millimetres(file: Any) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Volumes changed as a whole: put on the grid of another file or on a lattice, turned so that other planes are read, rescaled to another unit."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,6 +108,34 @@ def turned_grid(spacing: Spacing, affine: np.ndarray | None, axis: Axis) -> tupl
         None if spacing is None else (spacing[depth], spacing[height], spacing[width]),
         None if affine is None else affine[:, [2 - width, 2 - height, 2 - depth, 3]],
     )
+
+
+def upright(raw: Raw) -> Raw:
+    """Planes across any axis as radiologists look at them, from canonical axes: rows from the front
+    (else the head) down, columns from the patient's right (of sagittal planes the front) on. Both
+    count the other way on canonical axes, so that this is half a turn."""
+    affine = upright_grid(raw.pixels.shape[2:], raw.affine)
+    return replace(raw, pixels=upright_array(raw.pixels), affine=affine)
+
+
+def upright_array(array: np.ndarray) -> np.ndarray:
+    """(..., H, W) as `upright` turns pixels, or back, which is the same; a view."""
+    return array[..., ::-1, ::-1]
+
+
+def upright_grid(plane: Sequence[int], affine: np.ndarray | None) -> np.ndarray | None:
+    """The affine of planes of a size (H, W) that were turned; None stays None."""
+    if affine is None:
+        return None
+    height, width = plane
+    turn = np.diag([-1.0, -1.0, 1.0, 1.0])
+    turn[:2, 3] = width - 1, height - 1
+    return affine @ turn
+
+
+def flat_axis(shape: Sequence[int]) -> Axis:
+    """The first axis along which a volume (z, y, x) is one voxel thick; axial where it is no slice."""
+    return next((axis for axis, (across, *_) in PLACES.items() if shape[across] == 1), "axial")
 
 
 def rescaled(raw: Raw, slope: float, intercept: float) -> Raw:

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,17 +34,28 @@ UNSCALED = {"elementtointensityfunctionslope": 1.0, "elementtointensityfunctiono
 
 def count(source: Source) -> int:
     reader = _header(source.path)
-    entry(entries(_shape(reader, source.path), source.path), source.member, source.path)
+    if not _is_colour(reader, source):
+        entry(entries(_shape(reader, source.path), source.path), source.member, source.path)
     return grid(source).shape[0]
 
 
 def channels(source: Source) -> int:
-    return 1
+    return 3 if _is_colour(_header(source.path), source) else 1
 
 
 def read(source: Source, start: int, stop: int | None) -> Raw:
     changed = max(stamp(path) for path in files_of(source.path))
-    return planes_of(_volumes(source.path, changed), source, start, stop)
+    raws = _volumes(source.path, changed)
+    if not _is_colour(_header(source.path), source):
+        return planes_of(raws, source, start, stop)
+    colours = [replace(source, member=str(number)) for number in range(3)]
+    planes = [planes_of(raws, colour, start, stop) for colour in colours]
+    return replace(planes[0], pixels=np.concatenate([plane.pixels for plane in planes]))
+
+
+def _is_colour(reader: Any, source: Source) -> bool:
+    """Whether the three or four components of a voxel are the colours of a picture."""
+    return source.plane and not source.member and reader.GetNumberOfComponents() in (3, 4)
 
 
 def grid(source: Source) -> Grid:

@@ -141,9 +141,12 @@ def samples_of(question: Question, group: Group, bank: Bank, indices: Sequence[i
     for index in indices:
         case = question.cases[index]
         keys = {} if group.encoder is None else {role: (case.id,) if given else tuple(entry.key for entry, _ in entries[case.id, role]) for role in case.images}
-        items += _items(replace(case, images=reading.images(question.task, case)) if images or describe else case, keys, question)
+        asked = replace(case, target=reading.target(question.task, case))
+        if images or describe:
+            asked = replace(asked, images=reading.images(question.task, case))
+        items += _items(asked, keys, question)
     return EncodedSamples(
-        items, bank, question.task.window, question.task.planes, images, reduce_named(question.task.reduce), reading.decoder(question.task, question.masks),
+        items, bank, question.task.window, question.task.planes, images, reduce_named(question.task.reduce), question.masks,
         describe, question.dataset.dims, reading.regrid(question.task, question.dataset), None if group.loaded.grids == question.grids else question.levels, vectors=vectors,
     )  # fmt: skip
 

@@ -11,8 +11,9 @@ import numpy as np
 from medprobe.errors import CaseError, Faults, MissingError, RequestError
 from medprobe.features.digests import Digests
 from medprobe.files import dump_json, write_atomically
-from medprobe.imaging.formats import pictures_in
+from medprobe.imaging.formats import pictures_in, slices_in
 from medprobe.run import plan as planning
+from medprobe.run import reading
 from medprobe.run.encoded import open_bank
 from medprobe.run.groups import group_of
 from medprobe.run.loading import load_models
@@ -92,10 +93,11 @@ def _bytes(matrix: np.ndarray, ids: list[str], parts: dict[str, int], form: str)
 def _folder(images: Path, request: Request, progress: Progress) -> Question:
     if not images.is_dir():
         raise MissingError(f"--images: expected a folder at {images}, found none; check the path")
-    files = pictures_in(images)[: request.limit]
+    files = (pictures_in(images) or slices_in(images))[: request.limit]
     if not files:
         raise MissingError(f"--images {images}: expected image files, found none; check the folder")
-    cases = tuple(Case(file.name, file.name, {"image": (Source(file),)}) for file in files)
+    cases = tuple(Case(file.name, file.name, {"image": (Source(file, plane=True),)}) for file in files)
+    reading.check_planes(f"--images {images}", cases)
     dataset = Dataset(images.name or "images", "classification", 2, "images", (), "", "", "", lambda root: cases)
     digests = Digests(request.cache or default_cache()).of(list(files), progress)
     return Question(Task(dataset.name, "constant"), dataset, cases, digests, {})

@@ -131,7 +131,9 @@ def grouped(questions: Sequence[Question], loaded: Sequence[Loaded], request: Re
                     with faults.collected():
                         (done if results.finished(request.out / "results" / cell.stem, cell.facts, request.skip_unreadable) else todo).append(cell)
                 encoding = Encoding(cache, facts)
-                place = (id(one), encoder is None, encoding.key, id(question.cases), question.task.axis, question.task.stride, question.reads)
+                task = question.task
+                seen = (task.axis, task.orientation, task.stride)
+                place = (id(one), encoder is None, encoding.key, id(question.cases), *seen, question.reads)
                 if place not in collected:
                     collected[place] = {"loaded": one, "encoder": encoder, "preprocessing": preprocessing, "grids": grids, "encoding": encoding, "question": question, "cells": []}
                 collected[place]["cells"] += todo

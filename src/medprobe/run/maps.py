@@ -54,7 +54,7 @@ def of_case(dataset: Dataset, case: Case, labels: np.ndarray, true: LabelMap, fo
     """The values of one prediction, which is written into `folder`. CaseError: the mask is of another size."""
     if labels.shape != true.labels.shape:
         raise CaseError(f"{case.id}: expected a mask of the size of its image, {' x '.join(map(str, labels.shape))}, found {' x '.join(map(str, true.labels.shape))}; write the mask on the image's pixels")
-    suffix = ".nii.gz" if dataset.dims == 3 else ".png"
+    suffix = ".png" if dataset.dims == 2 and true.affine is None else ".nii.gz"
     image = case.images["image"][0]
     like = image.path if image.grid is None else image.grid
     _write(folder, results.safe_name(case.id), labels, true, dataset, suffix, like if isinstance(like, Path) and like.name.lower().endswith(nifti.SUFFIXES) else None)

@@ -26,7 +26,8 @@ TRUE, WARPED = 0, 1
 
 def draw(task: Task, dataset: Dataset, case: Case, predictions: Path, path: Path, title: str) -> None:
     """One PNG: a row of panels for a pair of pictures, and for each of a few slices of volumes; what lies around the labels."""
-    images = {role: recipes.image(sources, task.window) for role, sources in reading.images(task, case).items()}
+    stored = replace(task, orientation="canonical")  # displacements and masks lie as the files do, and `view` turns them all
+    images = {role: recipes.image(sources, task.window) for role, sources in reading.images(stored, case).items()}
     fixed, moving = (reference(dataset, case.target[role]) for role in ("fixed", "moving"))
     field = read_displacement(Source(predictions / f"{results.safe_name(case.id)}.disp.nii.gz"), dims=dataset.dims, fixed=fixed)
     before = np.maximum(on_fixed(moving, fixed).labels, 0)

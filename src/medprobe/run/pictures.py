@@ -54,11 +54,14 @@ def draw(dataset: Dataset, case: Case, predictions: Path, path: Path, title: str
 
 
 def prediction_files(dataset: Dataset, folder: Path, case: str) -> list[Path]:
-    """Where a run writes the label map of a case: one file, or one per class where masks of pictures may overlap."""
+    """Where a run writes the label map of a case: one file, or one per class where masks of pictures may overlap. Slices that
+    say where they lie are written as volumes are."""
     name = results.safe_name(case)
-    if dataset.multilabel and dataset.dims == 2:
+    if dataset.dims == 3 or (folder / f"{name}.nii.gz").is_file():
+        return [folder / f"{name}.nii.gz"]
+    if dataset.multilabel:
         return [folder / f"{name}.{results.safe_name(one)}.png" for one in dataset.classes]
-    return [folder / f"{name}{'.nii.gz' if dataset.dims == 3 else '.png'}"]
+    return [folder / f"{name}.png"]
 
 
 def predicted(dataset: Dataset, files: Sequence[Path]) -> LabelMap:
@@ -86,7 +89,7 @@ def view_of(dataset: Dataset, case: Case, image: Image, mask: LabelMap | None, s
     """The panel of a case's planes across `axis`, in the proportions of its voxels; `image` and `mask` are turned already."""
     known = mask if mask is not None and mask.spacing else LabelMap(np.zeros(0), image.spacing)
     sizes, (_, rows, columns) = spacing_of(case, known, 3, True), PLACES[axis if case.fields.get("spacing") is not None else "axial"]
-    return panels.view_of((image.pixels.shape[2], image.pixels.shape[3]), (sizes[rows], sizes[columns]), image.affine if dataset.dims == 3 else None, side)
+    return panels.view_of((image.pixels.shape[2], image.pixels.shape[3]), (sizes[rows], sizes[columns]), image.affine, side)
 
 
 def view_said(view: panels.View) -> str:

@@ -8,14 +8,14 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from medprobe.datasets._layout import locate, paths_of
+from medprobe.datasets._layout import cases_of, locate, paths_of
 from medprobe.errors import CaseError, Faults, MedprobeError, RequestError
 from medprobe.features.digests import Digests
 from medprobe.features.reduce import reduce_named
 from medprobe.heads._dense import Segmenter
 from medprobe.imaging import formats
 from medprobe.registry import HEADS, did_you_mean
-from medprobe.run import reading, results, splits
+from medprobe.run import reading, results, splits, windows
 from medprobe.run.groups import Group, grouped
 from medprobe.run.loading import LAST, load_models
 from medprobe.run.question import PIXELS, Cell, Question, config_of
@@ -111,7 +111,7 @@ def _question(task: Task, dataset: Dataset, request: Request, digests: Digests, 
         cases, found, masks = same.cases, same.digests, same.masks
     else:
         root = locate(dataset, request.data)
-        everything = splits.with_folds(sorted(dataset.cases(root), key=lambda case: case.id), task.split_seed)
+        everything = splits.with_folds(cases_of(dataset, root), task.split_seed)
         cases = tuple(splits.limited(everything, request.limit, task.split_seed))
         found = digests.of(paths_of(cases), progress)
         masks = Masks(dataset) if dataset.kind in WITH_MASKS else None
@@ -120,6 +120,8 @@ def _question(task: Task, dataset: Dataset, request: Request, digests: Digests, 
         known_scores = results.score_keys(dataset, "case" if setting == "task.monitor" else dataset.unit)
         if (asked := request.settings[setting]) not in known_scores:
             raise RequestError(f"--set {setting}: {task.name} has no score named {asked!r}; {did_you_mean(str(asked), known_scores)}")
+    if not any(formats.lies(source) for case in cases for sources in case.images.values() for source in sources):
+        task = replace(task, orientation="canonical")  # nothing says how it lies: pictures are as their files show them
     question = Question(task, dataset, cases, found, options, masks)
     _ = question.head
     reduce_named(task.reduce)
@@ -185,6 +187,7 @@ def _notes(question: Question) -> list[str]:
     odd = [(case.id, note) for case in question.cases for sources in case.images.values() for source in sources for note in formats.notes(source)]
     if odd:
         notes.append(f"{dataset.name}: {odd[0][1]} (first of {len(odd)} such findings, in {odd[0][0]})")
+    notes += [f"{dataset.name}: {said}" for said in windows.findings(question.task.window, question.cases)]
     if any(term in dataset.licence for term in ("NC", "non-commercial", "competition")):
         notes.append(f"{dataset.name}: licence {dataset.licence}")
     return notes

@@ -1,23 +1,22 @@
-"""What a task asks of the planes of its cases: a window for each channel, the axis they lie across, and every how many of them."""
+"""What a task asks of the planes of its cases: a window for each channel, the axis they lie across, how they are turned, and every how
+many of them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medprobe.errors import CaseError, RequestError
+from medprobe.errors import CaseError, MedprobeError, RequestError, ShapeError
 from medprobe.features.regrid import Regrid
 from medprobe.features.samples import EncodedSamples
 from medprobe.imaging import formats
 from medprobe.imaging.formats import count_planes
-from medprobe.imaging.labels import APART, LabelMap, corners_apart
+from medprobe.imaging.labels import APART, corners_apart
 from medprobe.imaging.recipes import windows_of, with_windows
-from medprobe.imaging.resample import turned_array, turned_grid
-from medprobe.types import Axis, Case, Dataset, Source, Task
-
-Decoder = Callable[[Any], Any]
+from medprobe.run.references import stored, turned_back
+from medprobe.types import Case, Dataset, Orientation, Source, Task
 
 
 def images(task: Task, case: Case) -> Mapping[str, tuple[Source, ...]]:
@@ -25,10 +24,21 @@ def images(task: Task, case: Case) -> Mapping[str, tuple[Source, ...]]:
 
     The moving image of a pair is read on the grid of the fixed one, where both say where their voxels lie and these differ.
     """
-    found = {role: tuple(_asked(task, source) for source in with_windows(sources, task.window)) for role, sources in case.images.items()}
+    orientation = orientation_of(task, case)
+    found = {
+        role: tuple(_asked(task, source, orientation) for source in with_windows(sources, task.window))
+        for role, sources in case.images.items()
+    }
     if "moving" in found and (grid := _fixed_grid(found["fixed"][0], found["moving"][0])) is not None:
         found["moving"] = tuple(replace(source, grid=grid) for source in found["moving"])
     return found
+
+
+def orientation_of(task: Task, case: Case) -> Orientation:
+    """How the planes of a case are turned, all its images and masks alike: only where one of the images says where it lies, as an array
+    beside it is on its axes."""
+    lies = any(formats.lies(source) for sources in case.images.values() for source in sources)
+    return task.orientation if lies else "canonical"
 
 
 def _fixed_grid(fixed: Source, moving: Source) -> Path | None:
@@ -89,9 +99,9 @@ def _lacks_spacing(case: Case) -> bool:
         return False
 
 
-def _asked(task: Task, source: Source) -> Source:
-    if task.axis != "axial":
-        source = replace(source, axis=task.axis)
+def _asked(task: Task, source: Source, orientation: Orientation) -> Source:
+    if task.axis != "axial" or orientation != "canonical":
+        source = replace(source, axis=task.axis, orientation=orientation)
     if task.stride == 1:
         return source
     try:
@@ -117,27 +127,49 @@ def check(task: Task, dataset: Dataset, cases: Sequence[Case]) -> None:
         raise RequestError(f"{task.name}: task.stride={task.stride} is for the classification of volumes; leave it out")
     if task.stride > 1 and dataset.kind not in ("classification", "bags"):
         raise RequestError(f"{task.name}: {dataset.kind} needs every plane, found task.stride={task.stride}; leave it out")
+    check_planes(task.name, cases)
 
 
-@dataclass(frozen=True)
-class _Turned:
-    """Masks with their planes across `axis`, as the images of the task are."""
+def check_planes(name: str, cases: Sequence[Case]) -> None:
+    """RequestError where the images of a dataset of pictures are no single planes, by their headers; what is damaged is met later."""
+    found: list[str] = []
+    flat = [source for case in cases for sources in case.images.values() for source in sources if source.plane]
+    for source in flat:
+        try:
+            count_planes(source)
+        except ShapeError as error:
+            found.append(str(error))
+        except MedprobeError:
+            continue
+    if found:
+        more = f" ({len(found)} of {len(flat)} images are such)" if len(found) > 1 else ""
+        raise RequestError(f"{name}: {found[0]}{more}")
 
-    read: Decoder
-    axis: Axis
 
-    def __call__(self, target: Any) -> LabelMap:
-        mask: LabelMap = self.read(target)
-        return LabelMap(turned_array(mask.labels, self.axis), *turned_grid(mask.spacing, mask.affine, self.axis), mask.multilabel)
-
-
-def decoder(task: Task, read: Decoder | None) -> Decoder | None:
-    """What reads the masks of a task for its head."""
-    return read if read is None or task.axis == "axial" else _Turned(read, task.axis)
+def target(task: Task, case: Case) -> Any:
+    """The target of a case; the sources of masks say how these are turned, with the images of their case."""
+    if isinstance(case.target, Mapping):
+        return {role: _turning(task, case, sources) for role, sources in case.target.items()}
+    masks = isinstance(case.target, tuple) and case.target and isinstance(case.target[0], Source)
+    return _turning(task, case, case.target) if masks else case.target
 
 
-def as_stored(task: Task, predicted: Iterable[np.ndarray], samples: EncodedSamples) -> tuple[Iterator[np.ndarray], EncodedSamples]:
-    """Predicted label maps, and the masks of the samples, turned back to the geometry of the image."""
-    if not isinstance(samples.decode_target, _Turned):
-        return iter(predicted), samples
-    return (turned_array(labels, task.axis, back=True) for labels in predicted), replace(samples, decode_target=samples.decode_target.read)
+def _turning(task: Task, case: Case, masks: tuple[Source, ...]) -> tuple[Source, ...]:
+    orientation = orientation_of(task, case)
+    return tuple(replace(source, axis=task.axis, orientation=orientation) for source in masks)
+
+
+def as_stored(predicted: Iterable[np.ndarray], samples: EncodedSamples, *, fields: bool = False) -> tuple[Iterator[np.ndarray], EncodedSamples]:
+    """Predicted label maps (or displacement `fields`), and the masks of the samples, turned back to the geometry of the image."""
+    likes = [_first(item.target) for item in samples.items]
+    back = (turned_back(one, like, field=fields) for one, like in zip(predicted, likes, strict=True))
+    return back, replace(samples, items=[replace(item, target=_stored(item.target)) for item in samples.items])
+
+
+def _first(target: Any) -> Source:
+    source: Source = (target["fixed"] if isinstance(target, Mapping) else target)[0]
+    return source
+
+
+def _stored(target: Any) -> Any:
+    return {role: stored(sources) for role, sources in target.items()} if isinstance(target, Mapping) else stored(target)

@@ -10,6 +10,7 @@ import numpy as np
 from medprobe.errors import CaseError
 from medprobe.imaging import arrays, formats
 from medprobe.imaging.labels import APART, MEMBER, LabelMap, corners_apart, read_labels, resample_nearest
+from medprobe.imaging.resample import turned_array, turned_grid, upright_array, upright_grid
 from medprobe.types import Case, Dataset, Lattice, Source
 
 Spacing = tuple[float, float, float]
@@ -36,7 +37,7 @@ class Masks:
         if isinstance(sources, Mapping):
             for each in sources.values():
                 self.read(each)
-        elif sources not in self._kept:
+        elif (sources := stored(sources)) not in self._kept:
             mask = reference(self._dataset, sources)
             like = replace(mask, labels=np.broadcast_to(np.zeros((), mask.labels.dtype), mask.labels.shape))
             self._kept[sources] = zlib.compress(mask.labels.tobytes(), 1), like
@@ -44,16 +45,50 @@ class Masks:
     def planes(self, sources: Sequence[Source]) -> int:
         """Of the mask of a volume. CaseError: it is not understood."""
         self.read(sources)
-        return int(self._kept[sources][1].labels.shape[-3])
+        return int(self._kept[stored(sources)][1].labels.shape[-3])
 
     def __call__(self, sources: Sequence[Source] | Mapping[str, Sequence[Source]]) -> Any:
-        """A LabelMap; of a pair one by role, the moving labels on the fixed grid. CaseError: they cannot be laid on it."""
+        """A LabelMap, turned as its sources say; of a pair one by role, the moving labels on the fixed grid. CaseError: they cannot be
+        laid on it."""
         if isinstance(sources, Mapping):
-            fixed, moving = (self(sources[role]) for role in ("fixed", "moving"))
-            return {"fixed": fixed, "moving": on_fixed(moving, fixed)}
+            fixed, moving = (self._unpacked(sources[role]) for role in ("fixed", "moving"))
+            pair = {"fixed": fixed, "moving": on_fixed(moving, fixed)}
+            return {role: turned(labels, sources[role][0]) for role, labels in pair.items()}
+        return turned(self._unpacked(sources), sources[0])
+
+    def _unpacked(self, sources: Sequence[Source]) -> LabelMap:
+        """On the axes of the file, whatever its sources say of how it is turned."""
         self.read(sources)
-        packed, like = self._kept[sources]
+        packed, like = self._kept[stored(sources)]
         return replace(like, labels=np.frombuffer(bytearray(zlib.decompress(packed)), like.labels.dtype).reshape(like.labels.shape))
+
+
+def stored(sources: Sequence[Source]) -> tuple[Source, ...]:
+    """The sources of a mask without what a run says of how it is turned."""
+    return tuple(replace(source, axis="axial", orientation="canonical") for source in sources)
+
+
+def turned(mask: LabelMap, like: Source) -> LabelMap:
+    """A mask or prediction with its planes across the axis and in the orientation of a source, as the image of its case is read."""
+    labels, spacing, affine = mask.labels, mask.spacing, mask.affine
+    if like.axis != "axial":
+        labels = turned_array(labels, like.axis)
+        spacing, affine = turned_grid(spacing, affine, like.axis)
+    if like.orientation == "radiological":
+        labels, affine = upright_array(labels), upright_grid(labels.shape[-2:], affine)
+    return LabelMap(np.ascontiguousarray(labels), spacing, affine, mask.multilabel)
+
+
+def turned_back(predicted: np.ndarray, like: Source, *, field: bool = False) -> np.ndarray:
+    """A label map, or a `field` of displacements, of an image that was read as a source says, on the axes of its file."""
+    if like.orientation == "radiological":
+        predicted = upright_array(predicted)
+        if field:  # the last two components are those along rows and columns
+            signs = np.array([1] * (len(predicted) - 2) + [-1, -1], predicted.dtype)
+            predicted = predicted * signs.reshape(-1, *[1] * (predicted.ndim - 1))
+    if like.axis != "axial":
+        predicted = turned_array(predicted, like.axis, back=True)
+    return np.ascontiguousarray(predicted)
 
 
 def on_fixed(moving: LabelMap, fixed: LabelMap) -> LabelMap:

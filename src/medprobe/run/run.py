@@ -258,11 +258,11 @@ def _predicted_maps(cell: Cell, state: State, val: EncodedSamples, test: Encoded
     cases = {case.id: case for case in question.cases}
     predicted = question.head.predict(state, test, ctx)
     if dataset.kind == "registration":
-        values = fields.measured(question.task, dataset, cases, predicted, test.bare(), out, cell.stem, millimetres, ctx.progress)
+        values = fields.measured(question.task, dataset, cases, *reading.as_stored(predicted, test.bare(), fields=True), out, cell.stem, millimetres, ctx.progress)
         for said in fields.below_identity(values):
             ctx.warn(said)
     else:
-        values = mapping.measured(dataset, cases, *reading.as_stored(question.task, predicted, test.bare()), out, cell.stem, millimetres, ctx.progress)
+        values = mapping.measured(dataset, cases, *reading.as_stored(predicted, test.bare()), out, cell.stem, millimetres, ctx.progress)
     values.save(out / "results" / cell.stem, classes)
     return values.measure(classes, header["task"]["distance_unit"])
 

@@ -5,10 +5,11 @@ Classification is read from a table (score_tables.py), dense tasks from a file p
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medprobe.datasets._layout import fingerprint, locate, paths_of
+from medprobe.datasets._layout import cases_of, fingerprint, locate, paths_of
 from medprobe.errors import RequestError
 from medprobe.features.digests import Digests, file_sha256
 from medprobe.files import digest_of
@@ -36,11 +37,11 @@ def score_predictions(
     pairs = tasks_named(task_name, made_elsewhere=True)
     if len(pairs) != 1:
         raise RequestError(f"score takes one task, found {len(pairs)} in {task_name!r}; name one")
-    task, dataset = pairs[0]
+    task, dataset = replace(pairs[0][0], orientation="canonical"), pairs[0][1]  # files lie as they lie
     maps = dataset.kind in results.DENSE
     if resample and dataset.kind not in ("segmentation", "instances"):
         raise RequestError(f"--resample applies to label maps; leave it out for {dataset.kind}")
-    cases = _with_parts(sorted(dataset.cases(locate(dataset, data)), key=lambda case: case.id), task, maps)
+    cases = _with_parts(cases_of(dataset, locate(dataset, data)), task, maps)
     tests = {fold: [cases[index] for index in splits.parts_of(cases, fold, task.split_seed).test] for fold in splits.folds_of(cases)}
     for fold, test in tests.items():
         if not test:
@@ -67,8 +68,6 @@ def score_predictions(
 
 def _with_parts(cases: list[Case], task: Task, maps: bool) -> list[Case]:
     """The parts a run would make; dense cases of too few patients for five folds are all tested."""
-    from dataclasses import replace
-
     bare = all(case.split is None and case.fold is None for case in cases)
     if maps and bare and len({case.patient for case in cases}) < splits.FOLDS:
         return [replace(case, split="test") for case in cases]

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medprobe.datasets._layout import locate, paths_of
+from medprobe.datasets._layout import cases_of, locate, paths_of
 from medprobe.errors import CaseError, Faults, MissingError, RequestError
 from medprobe.features.digests import Digests
 from medprobe.features.reduce import JointPCA
@@ -27,7 +26,7 @@ from medprobe.run.encoded import open_bank
 from medprobe.run.groups import group_of
 from medprobe.run.loading import LAST, Loaded, load_models
 from medprobe.run.question import Cell, Question
-from medprobe.run.references import on_fixed
+from medprobe.run.references import on_fixed, turned
 from medprobe.run.request import Request, check_options, default_cache
 from medprobe.tasks.suites import DEFAULT_HEAD, tasks_named, with_settings
 from medprobe.types import Case, Dataset, Features, Image, Sample, Source
@@ -101,7 +100,7 @@ def _asked(request: Request, name: str, progress: Progress) -> tuple[Question, C
     if request.settings and default.head not in HEADS:
         raise RequestError(f"--set: {dataset.name} is of kind {dataset.kind}, for which there is no head in this version, so there is nothing to set; leave it out")
     task = with_settings(default, request.settings) if request.settings else default
-    cases = tuple(sorted(dataset.cases(locate(dataset, request.data)), key=lambda case: case.id))
+    cases = tuple(cases_of(dataset, locate(dataset, request.data)))
     case = next((case for case in cases if case.id == name), None)
     if case is None:
         raise RequestError(f"--case: {dataset.name} has no case {name!r}; {did_you_mean(name, [case.id for case in cases])}")
@@ -158,14 +157,13 @@ def _mask(question: Question, case: Case, role: str) -> LabelMap | None:
     if question.dataset.kind not in results.DENSE or not case.target:
         return None
     sources = case.target.get(role) if isinstance(case.target, Mapping) else case.target
-    return _read(question, pictures.reference, sources) if sources else None
+    return _read(question, case, pictures.reference, sources) if sources else None
 
 
-def _read(question: Question, read: Callable[[Dataset, Any], LabelMap], files: Any) -> LabelMap:
-    """A mask or prediction with its planes across the axis of the task."""
-    decode = reading.decoder(question.task, partial(read, question.dataset))
-    assert decode is not None
-    return decode(files)
+def _read(question: Question, case: Case, read: Callable[[Dataset, Any], LabelMap], files: Any) -> LabelMap:
+    """A mask or prediction with its planes as the images of its case are read."""
+    (like,) = reading.target(question.task, replace(case, target=(Source(Path()),)))
+    return turned(read(question.dataset, files), like)
 
 
 def _telling(volume: np.ndarray, mask: LabelMap | None) -> list[int]:
@@ -222,12 +220,13 @@ def _prediction(question: Question, case: Case, one: Loaded, request: Request) -
         for file in sorted((request.out / "predictions" / stem).glob(f"seed*/{results.safe_name(case.id)}.disp.nii.gz")):
             fixed, moving = (pictures.reference(dataset, case.target[role]) for role in ("fixed", "moving"))
             field = read_displacement(Source(file), dims=dataset.dims, fixed=fixed)
-            return replace(fixed, labels=warp_labels(np.maximum(on_fixed(moving, fixed).labels, 0), field))
+            warped = replace(fixed, labels=warp_labels(np.maximum(on_fixed(moving, fixed).labels, 0), field))
+            return _read(question, case, lambda dataset, labels: labels, warped)
     if dataset.kind == "segmentation":
         for folder in sorted((request.out / "predictions" / stem).glob("seed*")):
             files = pictures.prediction_files(dataset, folder, case.id)
             if all(file.is_file() for file in files):
-                return _read(question, pictures.predicted, files)
+                return _read(question, case, pictures.predicted, files)
     if dataset.kind == "classification" and dataset.unit == "case":
         for file in sorted((request.out / "results" / stem).glob("seed*.json")):
             saved = file.with_suffix("")

@@ -150,7 +150,8 @@ def with_settings(task: Task, settings: Mapping[str, Any]) -> Task:
 CHOICES: Mapping[str, Sequence[str]] = {
     "fit_rule": ("squash", "pad", "crop"), "resize": ("bicubic", "bilinear", "area"),
     "pooling": ("cls", "patch_mean", "cls_patch_mean"), "planes": ("mean", "max"),
-    "channels": ("late", "rgb"), "axis": ("axial", "coronal", "sagittal"), "warp": ("nearest", "linear"), "threshold": RULES,
+    "channels": ("late", "rgb"), "axis": ("axial", "coronal", "sagittal"),
+    "orientation": ("radiological", "canonical"), "warp": ("nearest", "linear"), "threshold": RULES,
 }  # fmt: skip
 
 
