@@ -35,7 +35,8 @@ def manifest(home: Path, name: str, classes: str, rows: list[str]) -> str:
 
 
 def test_a_network_on_pixels_finds_the_hippocampus(samples: Path, tmp_path: Path) -> None:
-    """Fold 0 of five; a U-Net of another library had Dice 0.85 after four minutes, the mean mask has 0.70."""
+    """Fold 0 of five; a U-Net of another library had Dice 0.85 after four minutes, the mean mask has 0.70. Ours has 0.848 with flips
+    of left and right, and had 0.834 when halves of the front and the back were turned into each other."""
     shutil.copytree(samples / "mri_hippocampus", tmp_path, dirs_exist_ok=True)
     with open(tmp_path / "cases.csv", newline="") as file:
         rows = [f"{Path(row['image']).name.split('.')[0]},{Path(row['image']).name.split('.')[0]},{row['fold']},{row['image']},{row['label']}" for row in csv.DictReader(file)]
