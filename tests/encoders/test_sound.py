@@ -40,6 +40,7 @@ CHANGING = {
     "running statistics": "return self.norm.train()(x).mean(dim=(2, 3)) + self.norm.running_mean",
 }
 TOGETHER = {
+    "batch normalisation before a mean": "return nn.functional.batch_norm(x, None, None, training=True).mean(dim=(2, 3)) + 0.1",
     "batch normalisation": "return nn.functional.batch_norm(x, None, None, training=True).amax(dim=(2, 3))",
     "the mean of the batch": "return (x - x.mean(dim=0, keepdim=True)).amax(dim=(2, 3))",
     "the place in the batch": "return x.mean(dim=(2, 3)) * torch.arange(1, len(x) + 1).view(-1, 1).flip(0)",
@@ -128,7 +129,7 @@ def pipeline_of(encoder, folder: Path):
 def test_what_changes_only_after_a_while_is_caught_at_the_end_of_encoding(tmp_path: Path) -> None:
     from medprobe.features.encode import complete
 
-    late = "self.calls += 1\n        return x.mean(dim=(2, 3)) * (1 if self.calls < 9 else 2)"
+    late = "self.calls += 1\n        return x.mean(dim=(2, 3)) * (1 if self.calls < 11 else 2)"
     for body, wrong in ((STEADY, False), (late, True)):
         encoder = encoder_of(tmp_path, body)
         assert encoder.faults == []

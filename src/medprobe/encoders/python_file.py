@@ -138,7 +138,9 @@ def known_by_answer(encoder: LoadedEncoder, digest: str) -> None:
     changes from call to call is a fault."""
     encoder.own_code = True
     encoder.weights_sha256 = hashlib.sha256(f"{digest} {_answer(encoder)}".encode()).hexdigest()
-    said = Watch(encoder).first(_noise(encoder, 2))
+    planes = _noise(encoder, 2)
+    planes[1] *= 0.25  # two planes of equal mean and spread would hide what batch statistics do
+    said = Watch(encoder).first(planes)
     encoder.faults += [said] if said else []
 
 

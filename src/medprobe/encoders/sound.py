@@ -38,7 +38,8 @@ def relative(one: Features, other: Features, rows: int | None = None) -> float:
     worst = 0.0
     for (_, a), (_, b) in zip(parts(one), parts(other), strict=True):
         a, b = (np.asarray(values, dtype=np.float64)[:rows] for values in (a, b))
-        change = np.abs(a - b).max(initial=0.0) / max(float(np.abs(b).max(initial=0.0)), 1e-12)
+        with np.errstate(invalid="ignore"):
+            change = np.abs(a - b).max(initial=0.0) / max(float(np.abs(b).max(initial=0.0)), 1e-12)
         worst = max(worst, float(change) if np.isfinite(change) else math.inf)
     return worst
 
@@ -64,10 +65,11 @@ class Watch:
         import torch
 
         self.planes = torch.as_tensor(planes[:2]).clone()
-        self.answer = self._ask(self.planes)
-        if not all(np.isfinite(np.asarray(values)).all() for _, values in parts(self.answer)):
-            return None  # which is said of the images it happens to
-        again = relative(self._ask(self.planes), self.answer)
+        answer = self._ask(self.planes)
+        if not all(np.isfinite(np.asarray(values)).all() for _, values in parts(answer)):
+            return None  # which is said of the images it is of
+        self.answer = answer
+        again = max(relative(self._ask(self.planes), self.answer) for _ in range(2))
         if again > TWICE[self.precision]:
             return self._changed(again, "the same planes twice differ")
         alone = relative(self._ask(self.planes[:1]), self.answer, rows=1)
@@ -84,7 +86,8 @@ class Watch:
         if self.answer is None:
             return None
         again = relative(self._ask(self.planes), self.answer)
-        return self._changed(again, "the first planes encoded again in the end differ") if again > TWICE[self.precision] else None
+        wrong = again > TWICE[self.precision]
+        return self._changed(again, "the first planes encoded again in the end differ") if wrong else None
 
     def _ask(self, planes: Any) -> Features:
         """The answer to a copy: a network may write into its planes."""
