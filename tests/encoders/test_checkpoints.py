@@ -417,6 +417,8 @@ def zipped(*names: str) -> bytes:
         (bytes(257) + b"ustar" + bytes(300), "a TAR archive"),
         (b'{"error": "not found"}', "JSON text"),
         (b"GGUF" + bytes(50), "a model of GGML"),
+        (b"some text about the weights\n", "bytes that neither of them writes"),
+        (bytes(64), "bytes that neither of them writes"),
     ],
 )
 def test_other_kinds_of_files_are_refused_by_what_they_are(data: bytes, kind: str, tmp_path: Path) -> None:

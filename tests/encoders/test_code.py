@@ -8,6 +8,7 @@ import torch
 
 from medprobe.encoders import load
 from medprobe.encoders.code import reached
+from medprobe.errors import RequestError
 
 NET = """
 from torch import nn
@@ -66,6 +67,22 @@ def test_files_keep_their_own_helpers_whatever_these_are_called(
     planes = torch.rand(1, 3, 224, 224)
     assert torch.equal(made["a"](planes).cls, planes.mean(dim=(2, 3)))
     assert module.strip(".") not in sys.modules
+
+
+@pytest.mark.parametrize("module", ["nets", "models.vit"])
+def test_what_a_file_puts_on_the_path_itself_is_its_own_too(module: str, tmp_path: Path) -> None:
+    """As many research repositories do, of which each has a `models` or `utils` beside the folder of its scripts."""
+    entry = "import sys\nfrom pathlib import Path\nsys.path.append(str(Path(__file__).parents[1]))\n"
+    digests = []
+    for name, body in (("a", MEAN), ("b", SPREAD), ("a", LARGEST)):
+        file = module.replace(".", "/") + ".py"
+        write(tmp_path / name, {file: NET.format(body=body), "tools/enc.py": entry + ENTRY.format(module=module)})
+        before = list(sys.path)
+        encoder = load(f"{tmp_path}/{name}/tools/enc.py:make")
+        assert sys.path == before
+        assert encoder.dim == (48 if name == "b" else 3)
+        digests.append(encoder.weights_sha256)
+    assert len(set(digests)) == 3
 
 
 def test_relative_imports_reach_the_packages_above(tmp_path: Path) -> None:
@@ -143,6 +160,23 @@ def test_a_helper_named_as_a_library_is_the_folders_for_its_own_file_alone(tmp_p
     write(tmp_path, {"timm.py": NET.format(body=MEAN), "enc.py": ENTRY.format(module="timm")})
     assert load(f"{tmp_path}/enc.py:make").dim == 3
     assert sys.modules["timm"] is timm
+
+
+def test_a_module_outside_the_folder_that_was_edited_since_its_import_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is shared with the program around, so it is not imported again behind its back."""
+    write(tmp_path, {"lib/shared_nets.py": NET.format(body=MEAN), "enc/enc.py": ENTRY.format(module="shared_nets")})
+    monkeypatch.syspath_prepend(str(tmp_path / "lib"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    first = load(f"{tmp_path}/enc/enc.py:make").weights_sha256
+    assert load(f"{tmp_path}/enc/enc.py:make").weights_sha256 == first
+    write(tmp_path, {"lib/shared_nets.py": NET.format(body=LARGEST)})
+    with pytest.raises(RequestError, match=r"shared_nets\.py as it was when shared_nets was imported.*start Python again"):
+        load(f"{tmp_path}/enc/enc.py:make")
+    del sys.modules["shared_nets"]
+    assert load(f"{tmp_path}/enc/enc.py:make").weights_sha256 != first
+    del sys.modules["shared_nets"]
 
 
 def test_nothing_is_left_behind_and_nothing_is_written(tmp_path: Path) -> None:

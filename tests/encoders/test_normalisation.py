@@ -8,6 +8,7 @@ import torch
 
 from medprobe.encoders import load
 from medprobe.encoders.base import Request
+from medprobe.encoders.normalisation import of_config
 from medprobe.encoders.open_clip_models import KNOWN_CONFIGS
 from medprobe.encoders.timm_models import KNOWN_CONFIGS as KNOWN_TIMM
 from medprobe.encoders.timm_models import normalised
@@ -123,6 +124,24 @@ def test_a_folder_without_numbers_is_given_imagenets(vit: Path) -> None:
     encoder = load(f"local-dir:{vit.parent}")
     assert encoder.transform["mean"] == list(MEAN)
     assert "ImageNet's are taken" in encoder.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("rescaling", "mean", "std"),
+    [
+        ({}, 0.5, 0.25),
+        ({"do_rescale": True, "rescale_factor": 0.00392156862745098}, 0.5, 0.25),
+        ({"do_rescale": True, "rescale_factor": 2 / 255}, 1.0, 0.5),
+        ({"do_rescale": False}, 127.5, 63.75),
+        ({"do_rescale": False}, 0.5, 0.25),
+        ({"do_rescale": True, "rescale_factor": 1.0}, 127.5, 63.75),
+    ],
+)
+def test_numbers_of_transformers_are_brought_to_planes_from_0_to_1(rescaling: dict, mean: float, std: float) -> None:
+    found = of_config({"do_normalize": True, "image_mean": [mean] * 3, "image_std": [std] * 3, **rescaling})
+    assert found is not None
+    assert found[0] == pytest.approx((0.5,) * 3)
+    assert found[1] == pytest.approx((0.25,) * 3)
 
 
 @pytest.mark.parametrize(("architecture", "mean", "warned"), [("resnet50", MEAN, False), ("vit_base_patch16_clip_224", CLIP[0], False), ("vit_large_patch16_224", MEAN, True), ("vit_small_patch16_dinov3", MEAN, False)])

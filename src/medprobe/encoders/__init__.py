@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medprobe.encoders.base import LoadedEncoder, Precision, Request, fit_size, under_seed
-from medprobe.encoders.code import digest_of, files_of_module
+from medprobe.encoders.code import digest_of, files_of_module, refuse_edited
 from medprobe.encoders.combined import combine
 from medprobe.encoders.features_dir import StoredFeatures
 from medprobe.encoders.python_file import known_by_answer, probed
@@ -98,7 +98,9 @@ def plugged_in(made: LoadedEncoder, build: Any) -> None:
     if name == "__main__":
         code = hashlib.sha256(source_of(build).encode()).hexdigest()
     else:
-        code = digest_of(files_of_module(name))
+        files = files_of_module(name)
+        refuse_edited(files)
+        code = digest_of(files)
     known_by_answer(probed(made), f"{code} {made.weights_sha256}")
 
 

@@ -119,7 +119,7 @@ def _read_torch(path: Path) -> Any:
             with path.open("rb") as opened:  # by a path, torch would go by the suffix
                 return torch.load(opened, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if not looks_pickled(path) or "corrupt file" in str(error):
+        if "corrupt file" in str(error):
             raise damaged(path, error) from None
     except MemoryError:
         raise
@@ -155,7 +155,9 @@ def foreign(path: Path) -> str | None:
         return "JSON text"
     if head[:1] == b"\x80" and head[1] in range(2, 6) and LEGACY not in head:
         return "a pickle that torch did not write, whose reading would run code"
-    return None
+    if re.search(r"\.(data-\d+-of-\d+|index|meta|pb)$", path.name):
+        return "a part of a checkpoint of TensorFlow"
+    return None if looks_pickled(path) else f"bytes that neither of them writes (it begins with {head[:8]!r})"
 
 
 def _zipped(path: Path) -> str | None:

@@ -27,10 +27,14 @@ from importlib.machinery import (
 from pathlib import Path
 from typing import Any
 
+from medprobe.errors import RequestError
+
 PACKAGE = Path(__file__).resolve().parents[1]
 STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 LIBRARIES = {"site-packages", "dist-packages"}
 ONE_AT_A_TIME = threading.RLock()
+IMPORTED: dict[Path, tuple[str, Any]] = {}
+"""File of a module that is shared → its digest when it was first met, and what it was imported by."""
 
 
 class FromSource(SourceFileLoader):
@@ -50,13 +54,12 @@ class Finder(MetaPathFinder):
         if path is None and name not in self.tops:
             return None
         places = self.folders if path is None else [Path(place) for place in path if self._below(Path(place))]
-        for place in places:
-            loaders = ((ExtensionFileLoader, EXTENSION_SUFFIXES), (FromSource, SOURCE_SUFFIXES))
-            spec = FileFinder(str(place), *loaders).find_spec(name)
-            if spec is not None and spec.loader is not None and spec.origin is not None:
-                self.files.add(Path(spec.origin).resolve())
-                return spec
-        return None
+        loaders = ((ExtensionFileLoader, EXTENSION_SUFFIXES), (FromSource, SOURCE_SUFFIXES))
+        specs = [spec for place in places if (spec := FileFinder(str(place), *loaders).find_spec(name)) is not None]
+        chosen = next((spec for spec in specs if spec.loader is not None), next(iter(specs), None))
+        if chosen is not None and chosen.loader is not None and chosen.origin is not None:
+            self.files.add(Path(chosen.origin).resolve())
+        return chosen
 
     def _below(self, place: Path) -> bool:
         return not LIBRARIES & set(place.parts) and any(place.is_relative_to(folder) for folder in self.folders)
@@ -80,33 +83,54 @@ class Modules:
             self.tops.add(folder.relative_to(self.root).parts[0])
         self.finder = Finder([folder] if self.root == folder else [folder, self.root], self.tops)
         self.loaded: dict[str, Any] = {}
+        self.added: list[str] = []
 
     @property
     def files(self) -> list[Path]:
         """The file, what it has imported from its folder so far, and what it would import anywhere in its code."""
-        return sorted({self.path, *self.finder.files, *reached(self.path, self.finder.folders)})
+        search = [*self.finder.folders, *(Path(place or ".").resolve() for place in sys.path)]
+        return sorted({self.path, *self.finder.files, *reached(self.path, search)})
+
+    @property
+    def shared(self) -> list[Path]:
+        """Those of the files that lie outside its folder, and are the same modules for everybody."""
+        own = [*self.finder.folders, *(Path(place).resolve() for place in self.added)]
+        return [file for file in self.files if not any(file.is_relative_to(folder) for folder in own)]
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
+        """What the code itself adds to `sys.path` is in place no longer than its modules."""
         with ONE_AT_A_TIME:
-            aside = {name: module for name, module in sys.modules.items() if self._mine(name)}
+            folders, writes, before = list(sys.path), sys.dont_write_bytecode, set(sys.modules)
+            aside = {name: module for name, module in sys.modules.items() if self._mine(name) or name in self.loaded}
             for name in aside:
                 del sys.modules[name]
             sys.modules.update(self.loaded)
-            folders = [str(folder) for folder in self.finder.folders]
-            sys.path[:0] = folders
+            sys.path[:0] = self.added
             sys.meta_path.insert(0, self.finder)
+            sys.dont_write_bytecode = True
             try:
                 yield
             finally:
                 sys.meta_path.remove(self.finder)
-                for folder in folders:
-                    sys.path.remove(folder)
-                self.loaded = {name: sys.modules.pop(name) for name in list(sys.modules) if self._mine(name)}
+                self.added = [place for place in sys.path if place not in folders]
+                sys.path[:], sys.dont_write_bytecode = folders, writes
+                mine = [
+                    name
+                    for name, module in list(sys.modules.items())
+                    if self._mine(name) or name in self.loaded or (name not in before and self._added(module))
+                ]
+                self.loaded = {name: sys.modules.pop(name) for name in mine}
                 sys.modules.update(aside)
 
     def _mine(self, name: str) -> bool:
         return name.partition(".")[0] in self.tops
+
+    def _added(self, module: Any) -> bool:
+        """Whether a module lies in a folder that the code added to `sys.path`."""
+        file = Path(getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), "") or "/").resolve()
+        places = [Path(place).resolve() for place in self.added]
+        return _counts(file, None) and any(file.is_relative_to(place) for place in places)
 
     def run(self) -> Any:
         """The file as a module; call it with the modules in place."""
@@ -166,6 +190,21 @@ def digest_of(files: Iterable[Path]) -> str:
     """sha256 over the bytes of the files, in the order of their paths; of a single file, of its bytes alone."""
     digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()]
     return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def refuse_edited(files: Iterable[Path]) -> None:
+    """RequestError for a shared module that was edited since it was imported: the old code would run under the digest of the
+    new."""
+    wanted = {file.name: file for file in files}
+    for name, module in list(sys.modules.items()):
+        file = wanted.get(Path(getattr(module, "__file__", None) or "").name)
+        if file is None or Path(module.__file__ or "").resolve() != file:
+            continue
+        now = (digest_of([file]), module.__spec__)
+        before = IMPORTED.setdefault(file, now)
+        if before[0] != now[0] and before[1] is now[1]:
+            raise RequestError(f"expected {file} as it was when {name} was imported, found it edited since; start Python again")
+        IMPORTED[file] = now
 
 
 def files_of_module(name: str) -> list[Path]:

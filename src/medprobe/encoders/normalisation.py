@@ -78,8 +78,17 @@ def of_config(config: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float
             return (0.0,) * 3, (1.0,) * 3
         for mean, std in (("mean", "std"), ("image_mean", "image_std")):
             if isinstance(place.get(mean), list | tuple) and isinstance(place.get(std), list | tuple):
-                return tuple(map(float, place[mean])), tuple(map(float, place[std]))
+                white = white_of(place)
+                return tuple(float(value) / white for value in place[mean]), tuple(float(value) / white for value in place[std])
     return None
+
+
+def white_of(config: Mapping[str, Any]) -> float:
+    """What white is where transformers takes mean off: it multiplies 8-bit values by `rescale_factor` first, or not at all."""
+    if config.get("do_rescale", True):
+        white = 255 * float(config.get("rescale_factor", 1 / 255))
+        return 1.0 if abs(white - 1) < 1e-3 else white
+    return 255.0 if max(map(float, config["image_mean"])) > 1 else 1.0
 
 
 def of_timm(name: str, from_file: bool) -> Normalisation:

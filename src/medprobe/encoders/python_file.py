@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medprobe.encoders.base import LoadedEncoder, Request, digest_state, only_last_layer, under_seed, weightless
-from medprobe.encoders.code import Modules, digest_of
+from medprobe.encoders.code import Modules, digest_of, refuse_edited
 from medprobe.encoders.sound import Watch
 from medprobe.errors import MedprobeError, MissingError, RequestError
 from medprobe.registry import ENCODERS, did_you_mean
@@ -43,6 +43,7 @@ def from_file(request: Request) -> LoadedEncoder:
                 f"{request.spec} must return an Encoder or a torch.nn.Module, found {type(made).__name__}; see docs/add-an-encoder.md"
             )
         known_by_answer(probed(encoder), f"{digest_of(modules.files)} {state}")
+        refuse_edited(modules.shared)
     encoder._forward = modules.around(encoder._forward)
     return encoder
 

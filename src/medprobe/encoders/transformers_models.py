@@ -14,7 +14,7 @@ from typing import Any
 
 from medprobe.encoders import checkpoints, dinov3, hub
 from medprobe.encoders.base import IMAGENET_MEAN, IMAGENET_STD, LoadedEncoder, Request, choose_layers, under_seed
-from medprobe.encoders.normalisation import SAT493M_MEAN, SAT493M_STD
+from medprobe.encoders.normalisation import SAT493M_MEAN, SAT493M_STD, of_config
 from medprobe.errors import ExtraError, MissingError, RequestError
 from medprobe.registry import ENCODERS
 from medprobe.types import Features
@@ -165,10 +165,10 @@ def normalisation(request: Request, model_type: str) -> tuple[list[float], list[
                 f"{request.spec}: expected preprocessor_config.json beside config.json, found none; without it mean and std are unknown"
             )
         path = hub.fetch(request.rest, ("preprocessor_config.json",), request.spec, cached_only=request.random)
-    settings = json.loads(path.read_text())
-    if not settings.get("do_normalize", True):
-        return [0.0] * 3, [1.0] * 3
-    return settings["image_mean"], settings["image_std"]
+    found = of_config(json.loads(path.read_text()))
+    if found is None:
+        raise MissingError(f"{request.spec}: expected image_mean and image_std in {path}, found neither; write them there")
+    return list(found[0]), list(found[1])
 
 
 def filled(net: Any, config: Any, tensors: Mapping[str, Any], path: Path, spec: str) -> Any:
