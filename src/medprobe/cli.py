@@ -230,6 +230,7 @@ def score(
     name: Annotated[str, typer.Option(help="What to call the model.")],
     data: Data = None,
     resample: Annotated[str | None, typer.Option(help="nearest: put label maps of another grid on that of the reference.")] = None,
+    labels: Annotated[str | None, typer.Option(help="What the numbers of label maps are: values (of the data's masks) or indices (of the classes).")] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -240,11 +241,15 @@ def score(
     if resample not in (None, "nearest"):
         raise RequestError(f"--resample: expected nearest, found {resample!r}; label maps are resampled no other way")
     with reporting() as progress:
-        documents = score_predictions(task, predictions, out, name, data, progress, resample is not None)
+        documents = score_predictions(task, predictions, out, name, data, progress, resample is not None, labels)
     if as_json:
         _print(documents)
     else:
         _show_table(out)
+        for said in dict.fromkeys(document["facts"].get("labels") for document in documents):
+            if said:
+                read_as = "mask values of the data" if said == "values" else "class indices"
+                typer.echo(f"predictions were read as {read_as} (--labels {said})", err=True)
         for said in dict.fromkeys(warning for document in documents for warning in document["warnings"]):
             typer.echo(f"warning: {said}", err=True)
 

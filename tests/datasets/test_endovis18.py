@@ -216,6 +216,14 @@ def test_what_the_refusal_says_to_write_makes_the_labels_of_2017_the_same_as_tho
             Image.fromarray(np.array(before[case.id], np.uint8)).save(tmp_path / "pred" / f"{case.id}.png")
     (document,) = score_predictions("endovis18/predictions", tmp_path / "pred", tmp_path / "out", "of 2018", root.parent, lambda *_: None)
     assert document["scores"]["dice"]["value"] == 1
+    (tmp_path / "as stored").mkdir()
+    for case in cases(root):
+        if case.split == "test":
+            shutil.copy(case.target[0].path, tmp_path / "as stored" / f"{case.id}.png")
+    for number, labels in enumerate((None, "values")):
+        folder = tmp_path / "as stored", tmp_path / f"out{number}"
+        (document,) = score_predictions("endovis18/predictions", *folder, "of 2017", root.parent, lambda *_: None, labels=labels)
+        assert (document["scores"]["dice"]["value"], document["facts"]["labels"]) == (1, "values")
     for part in ("train", "val"):
         shutil.rmtree(root / part / "annotations")
     assert masks(root) == before

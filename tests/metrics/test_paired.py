@@ -285,7 +285,7 @@ def test_paired_differences_need_the_same_patients(rng):
     a, b = measure(target, prob, classes=CLASSES), measure(target[:100], prob[:100], classes=CLASSES)
     with pytest.raises(MedprobeError, match="120 and 100 cases"):
         paired_difference([a], [b])
-    with pytest.raises(MedprobeError, match="same folds"):
+    with pytest.raises(MedprobeError, match="in every fold of both"):
         paired_difference([a, a], [a])
     with pytest.raises(MedprobeError, match="at least one fold"):
         combine_folds([])

@@ -89,6 +89,24 @@ def read_labels(
     return replace(found, labels=_ids(found.labels, path) if classes is None else _indices(found.labels, classes, values, ignore, path))
 
 
+def numbers_of(source: Source, dims: int, multilabel: bool = False) -> np.ndarray:
+    """The different numbers of a mask as they are stored, not yet understood; False and True of 1 bit."""
+    if multilabel:
+        return np.unique(np.concatenate([np.unique(part.labels) for part in _read_stack(source, dims, as_stored=True)]))
+    return np.unique(_read(source, dims, as_stored=True).labels)
+
+
+def meaning_of(numbers: np.ndarray, classes: Sequence[str], values: Sequence[int] | None, ignore: int | None, source: Source) -> np.ndarray:
+    """Class indices of the numbers (n,) of a mask, as `read_labels` gives them; CaseError for one that means nothing."""
+    return _indices(_meant(source, numbers[None]), classes, values, ignore, source.path)[0]
+
+
+def stated_meaning(source: Source, member: str | None) -> Source:
+    """The source with what its numbers stand for, if `member` says so and its format has such a statement."""
+    stated = replace(source, member=member)
+    return stated if MEANINGS.fullmatch(member or "") and "*" not in str(member) and identify(source.path) in ("pictures", "tiff") else source
+
+
 def write_labels(path: Path, labels: LabelMap, like: Path | None = None) -> None:
     """By suffix: .nii.gz or .nii, .png for a plane of 0 to 65,535, .h5 (array `labels`); in the smallest type that holds it.
 

@@ -10,6 +10,7 @@ from medprobe.imaging import nifti
 from medprobe.imaging.labels import LabelMap, write_labels
 from medprobe.metrics import dense, overlap
 from medprobe.run import results
+from medprobe.run.label_numbers import write_note
 from medprobe.run.pictures import draw, telling
 from medprobe.run.references import spacing_of
 from medprobe.types import Case, Dataset, Samples
@@ -38,6 +39,7 @@ def measured(
     values: list[dense.Values] = []
     ids, patients = [], []
     folder = out / "predictions" / stem
+    write_note(dataset, list(cases.values()), folder)
     for number, (sample, labels) in enumerate(zip(samples, predicted, strict=True)):
         values.append(of_case(dataset, cases[sample.id], labels, sample.target, folder, millimetres))
         ids.append(sample.id)

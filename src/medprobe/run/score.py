@@ -15,7 +15,7 @@ from medprobe.features.digests import Digests, file_sha256
 from medprobe.files import digest_of
 from medprobe.metrics import stats
 from medprobe.metrics.measure import Measure
-from medprobe.run import fields, results, score_maps, score_tables, splits
+from medprobe.run import fields, label_numbers, results, score_maps, score_tables, splits
 from medprobe.run.request import check_folder, default_cache
 from medprobe.run.run import libraries
 from medprobe.tasks.suites import tasks_named
@@ -25,10 +25,12 @@ Progress = Callable[[int, int, str], None]
 
 
 def score_predictions(
-    task_name: str, predictions: Path, out: Path, name: str, data: Path | None, progress: Progress, resample: bool = False
+    task_name: str, predictions: Path, out: Path, name: str, data: Path | None, progress: Progress, resample: bool = False,
+    labels: str | None = None,
 ) -> list[dict[str, Any]]:
     """Result documents of one model's prediction files, one per fold; written like those of a run.
 
+    `labels`: "values" or "indices", what the numbers of label maps are, where both could be.
     RequestError lists cases that are missing, extra or double, and files that do not fit; MissingError: no predictions.
     """
     if not name.strip():
@@ -41,6 +43,8 @@ def score_predictions(
     maps = dataset.kind in results.DENSE
     if resample and dataset.kind not in ("segmentation", "instances"):
         raise RequestError(f"--resample applies to label maps; leave it out for {dataset.kind}")
+    if labels is not None and (dataset.kind != "segmentation" or labels not in label_numbers.NAMES):
+        raise RequestError(f"--labels is values or indices, of label maps of classes; found {labels!r} for {dataset.kind}")
     cases = _with_parts(cases_of(dataset, locate(dataset, data)), task, maps)
     tests = {fold: [cases[index] for index in splits.parts_of(cases, fold, task.split_seed).test] for fold in splits.folds_of(cases)}
     for fold, test in tests.items():
@@ -50,9 +54,11 @@ def score_predictions(
     about = {"dataset_fingerprint": fingerprint(cases, digests), "n_cases": len(cases)}
     each: Iterator[tuple[int | None, Any]]
     if maps:
-        given = score_maps.matched(dataset, [case for test in tests.values() for case in test], predictions)
-        facts = score_maps.facts_of(dataset, tests, given, resample)
-        each = score_maps.measured(dataset, tests, given, resample, progress)
+        tested = [case for test in tests.values() for case in test]
+        given = score_maps.matched(dataset, tested, predictions)
+        read_as, matters = label_numbers.reading(dataset, tested, given, labels)
+        facts = score_maps.facts_of(dataset, tests, given, resample, read_as.name if matters else None)
+        each = score_maps.measured(dataset, tests, given, resample, progress, read_as)
     else:
         vals = {fold: [cases[index] for index in splits.parts_of(cases, fold, task.split_seed).val] for fold in tests}
         read = list(score_tables.read(dataset, tests, vals, predictions))

@@ -14,6 +14,7 @@ from medprobe.imaging import displacements, formats
 from medprobe.imaging.labels import LabelMap, check_geometry, read_labels, resample_nearest
 from medprobe.metrics import dense
 from medprobe.run import results
+from medprobe.run.label_numbers import Reading
 from medprobe.run.references import check_on_image, in_millimetres, on_fixed, reference, spacing_of
 from medprobe.types import Case, Dataset, Source
 
@@ -23,18 +24,18 @@ Progress = Callable[[int, int, str], None]
 
 
 def measured(
-    dataset: Dataset, tests: Mapping[int | None, Sequence[Case]], files: Mapping[str, Sequence[Path]], resample: bool, progress: Progress
+    dataset: Dataset, tests: Mapping[int | None, Sequence[Case]], files: Mapping[str, Sequence[Path]], resample: bool, progress: Progress,
+    read: Reading,
 ) -> Iterator[tuple[int | None, results.CaseValues]]:
     """(fold, values per case) of every fold. RequestError lists every file that does not fit."""
     cases = [case for part in tests.values() for case in part]
     faults: list[str] = []
     values: dict[str, dense.Values] = {}
     spaced = in_millimetres(dataset, cases)
-    by_values = _hold_mask_values(dataset, files)
     for number, case in enumerate(cases):
         progress(number, len(cases), "scoring cases")
         try:
-            values[case.id] = _of_case(dataset, case, files[case.id], resample, spaced, by_values)
+            values[case.id] = _of_case(dataset, case, files[case.id], resample, spaced, read)
         except (CaseError, RequestError) as error:
             faults.append(str(error) if str(files[case.id][0]) in str(error) or case.id in str(error) else f"{case.id}: {error}")
     progress(len(cases), len(cases), "scoring cases")
@@ -49,11 +50,14 @@ def folder_of(files: Mapping[str, Sequence[Path]]) -> Path:
     return next(iter(files.values()))[0].parent
 
 
-def facts_of(dataset: Dataset, tests: Mapping[int | None, Sequence[Case]], files: Mapping[str, Sequence[Path]], resample: bool) -> dict[str, Any]:
+def facts_of(
+    dataset: Dataset, tests: Mapping[int | None, Sequence[Case]], files: Mapping[str, Sequence[Path]], resample: bool, labels: str | None
+) -> dict[str, Any]:
     """What the scores depend on besides the dataset: the same in every fold, so that folds of two sets are never mixed."""
     digests = {name: [file_sha256(file) for file in group] for name, group in files.items()}
     millimetres = in_millimetres(dataset, [case for part in tests.values() for case in part])
-    return {"predictions_sha256": digest_of(digests), "resample": "nearest" if resample else None, "distance_unit": "mm" if millimetres else "px"}
+    said = {"labels": labels} if labels else {}
+    return {"predictions_sha256": digest_of(digests), "resample": "nearest" if resample else None, "distance_unit": "mm" if millimetres else "px", **said}
 
 
 def matched(dataset: Dataset, cases: Sequence[Case], folder: Path) -> dict[str, list[Path]]:
@@ -94,12 +98,12 @@ def matched(dataset: Dataset, cases: Sequence[Case], folder: Path) -> dict[str, 
     return found
 
 
-def _of_case(dataset: Dataset, case: Case, files: Sequence[Path], resample: bool, spaced: bool, by_values: bool) -> dense.Values:
+def _of_case(dataset: Dataset, case: Case, files: Sequence[Path], resample: bool, spaced: bool, read: Reading) -> dense.Values:
     if dataset.kind == "registration":
         return _of_pair(dataset, case, files[0], spaced)
     check_on_image(dataset, case, case.target)
     true = reference(dataset, case.target)
-    pred = _prediction(dataset, files, true.affine is None, by_values)
+    pred = _prediction(dataset, files, true.affine is None, read)
     if pred.affine is None and true.affine is not None and _is_turned(case.target[0]):
         raise RequestError(f"{files[0]}: expected a prediction with an affine, since the reference {case.target[0].path.name} is not stored along right, anterior, superior, found none; write it as .nii.gz with the affine of the image")
     if resample:
@@ -117,27 +121,12 @@ def _is_turned(source: Source) -> bool:
     return grid is not None and grid.turned
 
 
-def _hold_mask_values(dataset: Dataset, files: Mapping[str, Sequence[Path]]) -> bool:
-    """Whether predictions hold the manifest's mask values: decided once for all files. Class indices where both can be."""
-    if dataset.values is None or dataset.multilabel or set(dataset.values) in ({0, 255}, set(range(len(dataset.classes)))):
-        return False
-    found: set[int] = set()
-    for group in files.values():
-        try:
-            found |= set(np.unique(read_labels((Source(group[0]),), dims=dataset.dims).labels).tolist())
-        except CaseError:  # said where the file is read
-            continue
-    return not found <= set(range(len(dataset.classes))) and found <= set(dataset.values)
-
-
-def _prediction(dataset: Dataset, files: Sequence[Path], as_stored: bool, by_values: bool) -> LabelMap:
-    """Class indices (or `by_values` the manifest's mask values). `as_stored`: NIfTI beside a reference without affine."""
-    sources = tuple(Source(file) for file in files)
+def _prediction(dataset: Dataset, files: Sequence[Path], as_stored: bool, read: Reading) -> LabelMap:
+    """Class indices. `as_stored`: NIfTI beside a reference without affine."""
     if dataset.kind == "instances":
-        return read_labels(sources, dims=dataset.dims, as_stored=as_stored)
-    values = dataset.values if by_values else None
+        return read_labels(tuple(map(Source, files)), dims=dataset.dims, as_stored=as_stored)
     try:
-        return read_labels(sources, dims=dataset.dims, classes=dataset.classes, values=values, multilabel=dataset.multilabel, as_stored=as_stored)
+        return read(dataset, files, as_stored)
     except CaseError as error:
         said = str(error).replace("name every value in `values`, one of them as `ignore`, or correct the mask", f"write the class indices 0 to {len(dataset.classes) - 1}")
         raise CaseError(said) from None
