@@ -16,7 +16,7 @@ SECONDARY = {
     "auroc": ("ap", "accuracy@youden_val", "accuracy", "balanced_accuracy", "f1@youden_val", "f1.macro", "accuracy.label@youden_val"),
     "f1.macro": ("accuracy", "f1.weighted", "precision.macro", "recall.macro", "auroc"),
     "dice": ("hd95", "dice.unregistered", "folding_fraction", "iou", "asd"),
-    "dice.present": ("hd95", "precision.present", "false_positive_volume"), "dice.tumour": ("hd95.tumour", "dice.aggregated_mm3"),
+    "dice.present": ("hd95", "precision.zero.present", "false_positive_volume"), "dice.tumour": ("hd95.tumour", "dice.aggregated_mm3"),
     "challenge_iou": ("binary_iou", "iou"),
     "voi": ("arand", "ap"),
     "jaccard.phase": ("accuracy.video", "precision.phase", "recall.phase", "f1.phase"),
