@@ -58,6 +58,41 @@ def test_an_edited_forward_gives_another_digest(installed: Callable[..., str]) -
     assert installed(plug_in_of_test=PLUGIN.format(imports="", value=ZEROS)) != first
 
 
+HEAD = """
+from dataclasses import dataclass
+import helper_of_head
+
+@dataclass(frozen=True)
+class Head:
+    scale: float = 1.0
+"""
+
+
+def test_the_code_of_a_plug_in_head_belongs_to_the_key_of_its_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medprobe.heads.logreg import LogisticRegression
+    from medprobe.run.question import code_facts
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def facts(head: str, helper: str) -> dict[str, str]:
+        (tmp_path / "head_of_test.py").write_text(head)
+        (tmp_path / "helper_of_head.py").write_text(helper)
+        importlib.invalidate_caches()
+        for name in ("head_of_test", "helper_of_head"):
+            sys.modules.pop(name, None)
+        return code_facts(importlib.import_module("head_of_test").Head())
+
+    first = facts(HEAD, "x = 1\n")
+    assert set(first) == {"head_code"}
+    assert facts(HEAD, "x = 1\n") == first
+    assert facts(HEAD, "x = 2\n") != first
+    assert facts(HEAD.replace("1.0", "2.0"), "x = 1\n") != first
+    assert code_facts(LogisticRegression()) == {}
+
+
 def test_a_remark_in_a_module_it_imports_gives_another_digest(installed: Callable[..., str]) -> None:
     text = PLUGIN.format(imports="from helper_of_plug_in import f", value="f(x)")
     lazy = PLUGIN.format(imports="", value="__import__('helper_of_plug_in').f(x)") + "\ndef g():\n    import helper_of_plug_in\n"

@@ -92,16 +92,22 @@ def module_of(build: Any) -> str:
 
 
 def plugged_in(made: LoadedEncoder, build: Any) -> None:
-    """The code of another package enters the digest with what it makes of noise. Of a script or notebook, which holds other
-    things too, it is the source of the function alone."""
+    """The code of another package enters the digest with what it makes of noise."""
+    known_by_answer(probed(made), f"{code_of(build)} {made.weights_sha256}")
+
+
+def code_of(build: Any) -> str:
+    """sha256 of the code of a function or class: of its module and all that this imports. Of a
+    script or notebook, which holds other things too, it is the source of the thing alone.
+
+    RequestError: a file of it was edited since it was imported.
+    """
     name = module_of(build)
     if name == "__main__":
-        code = hashlib.sha256(source_of(build).encode()).hexdigest()
-    else:
-        files = files_of_module(name)
-        refuse_edited(files)
-        code = digest_of(files)
-    known_by_answer(probed(made), f"{code} {made.weights_sha256}")
+        return hashlib.sha256(source_of(build).encode()).hexdigest()
+    files = files_of_module(name)
+    refuse_edited(files)
+    return digest_of(files)
 
 
 def source_of(build: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from medprobe.datasets._layout import fingerprint
+from medprobe.encoders import code_of
 from medprobe.errors import CaseError
 from medprobe.features.digests import source_key
 from medprobe.features.encode import PRODUCTS
@@ -160,7 +161,14 @@ class Cell:
             "weights_sha256": encoder.weights_sha256, "transform": encoder.transform, "image_size": self.size,
             "precision": PRODUCTS.get(self.precision, self.precision), "dataset_fingerprint": self.question.fingerprint, "limit": self.limit,
             "seed": self.seed, "fold": self.fold, "schema": results.SCHEMA, **results.mask_facts(self.question.dataset),
+            **code_facts(self.question.head),
         }  # fmt: skip
+
+
+def code_facts(head: Any) -> dict[str, str]:
+    """The digest of the code of a head of another package; ours is known by the schema."""
+    kind = type(head)
+    return {} if kind.__module__.partition(".")[0] == "medprobe" else {"head_code": code_of(kind)}
 
 
 def config_of(head: Any) -> dict[str, Any]:
