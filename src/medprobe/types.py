@@ -418,6 +418,8 @@ class Score:
     per_class: Mapping[str, float] = field(default_factory=dict)
     small: str | None = None
     """What is too few for an interval as good as its name, or for any: "7 patients"."""
+    coverage: float | None = None
+    """Of the interval, simulated on test sets like this one, where classes are few and exclusive."""
 
 
 # -------------------------------------------------------------------------------------------- tasks

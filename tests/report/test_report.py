@@ -1,5 +1,6 @@
 """The report: from result files alone, flags where a control is not beaten, nothing hidden, nothing executed."""
 
+import io
 import json
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from medprobe.errors import RequestError
 from medprobe.registry import DATASETS
@@ -16,7 +18,7 @@ from medprobe.report.page import write_report
 from medprobe.report.provenance import provenance
 from medprobe.report.published import beside, published
 from medprobe.report.read import Tree, read_tree
-from medprobe.report.tables import Sheet, latex, markdown
+from medprobe.report.tables import Sheet, console_table, few_text, interval_text, latex, markdown
 from medprobe.run import results
 from medprobe.types import Task
 
@@ -71,6 +73,45 @@ def test_only_models_not_above_the_best_control_are_flagged(out: Path) -> None:
     assert (summary.failed, summary.unreadable) == (1, ["toy/logreg/good/seed9.json"])
     assert "pixels on toy/knn" in page
     assert "no &lt;b&gt;luck&lt;/b&gt;" in page
+
+
+def test_few_patients_are_marked_wherever_a_score_stands(out: Path) -> None:
+    path = out / "results/toy/logreg/weak/summary.json"
+    summary = json.loads(path.read_text())
+    summary["scores"]["auroc"] |= {"small": "7 patients; 3 with b", "coverage": 0.91}
+    path.write_text(json.dumps(summary))
+    write_report(out)
+    value = f"{summary['scores']['auroc']['value']:.3f}"
+    tables = {kind: (out / f"report/tables/scores-toy-logreg.{kind}").read_text() for kind in ("csv", "md", "tex")}
+    for kind, dagger in (("csv", "†"), ("md", "†"), ("tex", "\\textdagger{}")):
+        (line,) = (line for line in tables[kind].splitlines() if "weak" in line)
+        assert f"] {dagger}".replace("]", "\\]" if kind == "md" else "]") in line
+        assert "7 patients; 3 with b; simulated coverage 0.91" in line
+        assert dagger not in next(line for line in tables[kind].splitlines() if "good" in line)
+    assert all("few patients: read" in tables[kind] for kind in ("md", "tex"))
+    (line,) = (line for line in (out / "report/tables/scores.csv").read_text().splitlines() if line.startswith("toy/logreg,weak,no,auroc,"))
+    assert line.endswith(",7 patients; 3 with b,0.91")
+    page = (out / "report/index.html").read_text()
+    assert f"{value} [" in page
+    assert "† few patients" in page
+    (row,) = (row for row in json.loads((out / "report/report.json").read_text())["rows"] if row["model"] == "weak" and row["score"])
+    assert row["score"]["small"] == "7 patients; 3 with b"
+    console = Console(width=200, file=io.StringIO())
+    console.print(console_table(out))
+    assert "] †" in console.file.getvalue()
+    assert "† few patients" in console.file.getvalue()
+
+
+def test_without_few_patients_nothing_is_marked(out: Path) -> None:
+    write_report(out)
+    assert "few patients:" not in (out / "report/index.html").read_text()
+
+
+def test_a_score_without_interval_says_so_by_its_mark() -> None:
+    score = {"value": 0.8, "low": None, "high": None, "n_undefined": 0, "small": "no interval: 4 patients"}
+    assert interval_text(score) == "0.800 †"
+    assert few_text(score) == " († no interval: 4 patients)"
+    assert few_text({**score, "small": None}) == few_text(None) == ""
 
 
 def test_finished_cells_that_a_cut_run_did_not_combine_have_their_score(out: Path) -> None:

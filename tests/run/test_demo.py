@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).resolve().parents[2] / "README.md"
-ROW = re.compile(r"│\s*(\S*)\s*│ (\S+(?: \(control\))?)\s*│ auroc\s*│ ([\d.]+) \[([\d.]+), ([\d.]+)\] │\s*(\d+) │\s*(\d+) │")
+ROW = re.compile(r"│\s*(\S*)\s*│ (\S+(?: \(control\))?)\s*│ auroc\s*│\s+([\d.]+) \[([\d.]+), ([\d.]+)\](?: †)? │\s*(\d+) │\s*(\d+) │")
 
 
 def rows(text: str) -> list[tuple[str, ...]]:

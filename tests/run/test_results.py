@@ -64,6 +64,31 @@ def test_folds_are_averaged_within_a_seed_and_seeds_are_mean_and_sd(tmp_path: Pa
     assert one.value == pytest.approx(per_seed[0])
 
 
+def three_classes(folder: Path, patients: int, fold: int, rng: np.random.Generator) -> None:
+    target = np.arange(6 * patients) % 3
+    called = np.where(rng.random(len(target)) < 0.8, target, rng.integers(0, 3, len(target)))
+    ids = np.array([f"{fold}-{n}" for n in range(len(target))])
+    names = np.array([f"p{fold}-{n // 6}" for n in range(len(target))])
+    path = folder / f"seed0-fold{fold}"
+    results.Predictions(ids, names, target, 0.1 + 0.7 * np.eye(3)[called]).save(path, list("abc"))
+    task = {"kind": "classification", "name": "d/h", "dataset": "d", "head": "h", "classes": list("abc"), "multilabel": False, "unit": "case"}
+    results.write_result(path, {"schema": 1, "status": "done", "seed": 0, "fold": fold, "task": task, "model": {"name": "m"}})
+
+
+@pytest.mark.parametrize(("patients", "small"), [((2, 2), "no interval: 4 patients; 2 in a fold"), ((7, 8), "15 patients"), ((15, 15), None)])
+def test_summaries_mark_few_patients_over_folds_and_say_what_their_interval_covers(tmp_path: Path, rng: np.random.Generator, patients: tuple[int, int], small: str | None) -> None:
+    for fold, number in enumerate(patients):
+        three_classes(tmp_path, number, fold, rng)
+    summary = results.write_summary(tmp_path)
+    assert summary is not None
+    score = json.loads((tmp_path / "summary.json").read_text())["scores"]["f1.macro"]
+    assert (score["small"] or "").startswith(small or "")
+    assert (score["small"] is None) == (small is None)
+    assert (score["low"] is None) == (sum(patients) < 5)
+    assert (score["coverage"] is not None) == (small == "15 patients")
+    assert summary["scores"]["auroc"]["coverage"] is None
+
+
 def test_predictions_come_back_as_they_were_saved(tmp_path: Path, rng: np.random.Generator) -> None:
     made = cell(tmp_path, 0, 0, rng)
     read = results.Predictions.load(tmp_path / "seed0-fold0", ["no", "yes"], False)

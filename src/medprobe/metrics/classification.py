@@ -26,7 +26,7 @@ from medprobe.metrics import thresholds
 from medprobe.metrics.confusion import NAMES, CaseTable, Table, Truth
 from medprobe.metrics.measure import Measure, Metric, Value
 from medprobe.metrics.ranking import MicroRanking, Rankings
-from medprobe.metrics.stats import combine_folds
+from medprobe.metrics.stats import Method, combine_folds
 from medprobe.types import Score
 
 Predictions = tuple[np.ndarray, np.ndarray]
@@ -128,7 +128,11 @@ def measure(
     else:
         metrics = {**_ranking(labels), **_multiclass(labels)}
     parts = labels.parts(classes if multilabel or len(classes) > 2 else classes[1:])
-    return Measure(metrics, groups, tuple(classes), np.any(labels.known, axis=1), parts=parts)
+    bounds = {key: (-1.0 if key == "mcc" else 0.0, 1.0) for key in metrics}
+    overall = {key for key in metrics if key.startswith("accuracy") or set(key.split("@")[0].split(".")) & OVERALL}
+    some = np.any(labels.known, axis=1)
+    calls = None if multilabel or len(classes) == 2 else (labels.truth.argmax(axis=1), labels.score.argmax(axis=1))
+    return Measure(metrics, groups, tuple(classes), some, None, parts, bounds, overall, calls)
 
 
 def evaluate(
@@ -143,10 +147,11 @@ def evaluate(
     resamples: int = 1000,
     seed: int = 0,
     confidence: float = 0.95,
+    method: Method = "jackknife",
 ) -> dict[str, Score]:
-    """Scores with patient-clustered bootstrap intervals; arguments as of `measure` and `stats.combine_folds`."""
+    """Scores with intervals over patients; arguments as of `measure` and `stats.combine_folds`."""
     one = measure(target, prob, classes=classes, multilabel=multilabel, groups=groups, val=val)
-    return combine_folds([one], keys=keys, resamples=resamples, seed=seed, confidence=confidence)
+    return combine_folds([one], keys=keys, resamples=resamples, seed=seed, confidence=confidence, method=method)
 
 
 def per_case(
@@ -202,6 +207,10 @@ AVERAGES = {
     "weighted": Table.weighted,
     "macro_2class": Table.macro_2class,
 }
+
+
+OVERALL = {"micro", "weighted", "samples", "samples_nofinding"}
+"""Averages in which a rare class counts for little."""
 
 
 def _later(make: Callable, method: Callable[..., Value], *arguments: str | bool) -> Metric:

@@ -1,8 +1,8 @@
 """Numbers from decisions: precision, recall, F1, Jaccard and accuracies, per label and averaged every way people do.
 
 scikit-learn's definitions with zero_division=0: a label whose fraction is 0/0 in the data counts as 0 and is counted in
-`undefined`. A label that is defined in the data but loses its last case in one bootstrap replicate is left out of that
-replicate instead: a 0 there would say something about the draw, not about the model.
+`undefined`. A label that loses its last true case when patients are left out or drawn is left out of that mean instead,
+as is one whose fraction becomes 0/0: a 0 there would say something about the draw, not about the model.
 """
 
 from typing import NamedTuple
@@ -81,7 +81,8 @@ class Table:
             counts, data = counts.of_negatives(), data.of_negatives()
         undefined = np.isnan(data.fraction(name)[0])
         zero = undefined & (data.total[0] > 0)
-        return np.where(zero, 0.0, counts.fraction(name)), undefined
+        lost = (data.positive > 0) & (counts.positive == 0)
+        return np.where(lost, np.nan, np.where(zero, 0.0, counts.fraction(name))), undefined
 
     def single(self, w: Weighted, name: str, negatives: bool = False) -> Value:
         """The only label of a binary task."""
@@ -120,8 +121,9 @@ class Table:
         """Mean recall over the classes there are: both outcomes of a binary task, or all exclusive classes."""
         counts = w.of(self)
         recall = counts.fraction("recall")
-        if recall.shape[1] == 1:
-            recall = np.concatenate([recall, counts.of_negatives().fraction("recall")], axis=1)
+        if recall.shape[1] > 1:
+            return Value(mean_defined(recall), np.isnan(recall).sum(axis=1), recall)
+        recall = np.concatenate([recall, counts.of_negatives().fraction("recall")], axis=1)
         return Value(mean_defined(recall), np.isnan(recall).sum(axis=1))
 
     def mcc(self, w: Weighted) -> Value:

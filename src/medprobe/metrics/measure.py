@@ -57,6 +57,13 @@ class Value(NamedTuple):
     """(n,) or (n, C) bool: the cases with a value, for a mean or sum over cases."""
 
 
+class Clusters(NamedTuple):
+    """Patients (videos) by name, and how many cases each has."""
+
+    names: np.ndarray
+    cases: np.ndarray
+
+
 Metric = Callable[[Weighted], Value]
 
 
@@ -85,6 +92,8 @@ class Measure:
     `groups` (n,) is the patient (or video) of each case: what the bootstrap draws. `cases` (n,) bool says which cases
     count at all (with at least one known label); None = all. `facts` holds unit and whether higher is better, for the
     keys where these are not (None, True). `parts` (n,) bool are cases of which there should be enough: "with COVID".
+    `bounds` are what a score lies between, where anything is known of it; `overall` the scores in which cases, not
+    classes, count alike. `calls` are the true and the called class (n,) of each case, where classes are exclusive.
     """
 
     def __init__(
@@ -95,12 +104,16 @@ class Measure:
         cases: np.ndarray | None = None,
         facts: Mapping[str, tuple[str | None, bool]] | None = None,
         parts: Mapping[str, np.ndarray] | None = None,
+        bounds: Mapping[str, tuple[float, float]] | None = None,
+        overall: Collection[str] = (),
+        calls: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
         self.metrics, self.classes = dict(metrics), tuple(classes)
         self.groups = np.asarray(groups)
         self.cases = np.ones(len(self.groups), dtype=bool) if cases is None else cases
         self.facts = dict(facts or {})
-        self.parts = dict(parts or {})
+        self.parts, self.bounds, self.overall = dict(parts or {}), dict(bounds or {}), frozenset(overall)
+        self.calls = calls
         self.names: np.ndarray | None = None
 
     def named(self, names: np.ndarray) -> "Measure":
@@ -110,40 +123,58 @@ class Measure:
 
     def __call__(self, weights: np.ndarray, keys: Collection[str] | None = None) -> dict[str, np.ndarray]:
         """(B, n) case weights to key -> (B,) values."""
+        return {key: value.value for key, value in self._values(weights, keys).items()}
+
+    def columns(self, weights: np.ndarray, keys: Collection[str]) -> dict[str, np.ndarray]:
+        """(B, n) case weights to key -> (B, 1 + C): the value, and those of the classes where it is their mean."""
+        found = self._values(weights, keys)
+        return {key: np.column_stack([each.value, *([] if each.per_class is None else each.per_class.T)]) for key, each in found.items()}
+
+    def _values(self, weights: np.ndarray, keys: Collection[str] | None) -> dict[str, Value]:
         if np.shape(weights)[1:] != self.groups.shape:
             raise MedprobeError(
                 f"expected case weights of shape (B, {len(self.groups)}), found {np.shape(weights)}; "
                 "give one column per case"
             )
         w = Weighted(weights)
-        return {key: self.metric(key)(w).value for key in (self.metrics if keys is None else keys)}
+        return {key: self.metric(key)(w) for key in (self.metrics if keys is None else keys)}
 
     def scores(self, keys: Collection[str] | None = None) -> dict[str, Score]:
         """The point estimates, without intervals."""
         w = Weighted(np.ones((1, len(self.groups))))
         return {key: self._score(key, self.metric(key)(w)) for key in (self.metrics if keys is None else keys)}
 
-    def patients(self, key: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def behind(self, key: str) -> tuple["Clusters", dict[str, "Clusters"]]:
         """The patients that a score looks at, and those of each part of it: "with COVID", or "for COVID" of a mean."""
         value = self.metric(key)(Weighted(np.ones((1, len(self.groups)))))
         if value.defined is None:
-            return self._named(self.cases if value.cases is None else value.cases), self._patients_of_parts
+            return self._clusters(self.cases if value.cases is None else value.cases), self._parts
         columns = value.defined.reshape(len(self.groups), -1)
         classes = self.classes if columns.shape[1] == len(self.classes) else ()
-        parts = {f"for {name}": self._named(column) for name, column in zip(classes, columns.T, strict=False)}
-        return self._named(np.max(columns, axis=1)), {**self._patients_of_parts, **parts}
+        parts = {f"for {name}": self._clusters(column) for name, column in zip(classes, columns.T, strict=False)}
+        return self._clusters(np.max(columns, axis=1)), {**self._parts, **parts}
 
     @cached_property
-    def _patients_of_parts(self) -> dict[str, np.ndarray]:
-        return {name: self._named(part) for name, part in self.parts.items()}
+    def _parts(self) -> dict[str, "Clusters"]:
+        return {name: self._clusters(part) for name, part in self.parts.items()}
 
     @cached_property
     def _patient(self) -> tuple[np.ndarray, np.ndarray]:
         return np.unique(self.groups, return_inverse=True)
 
-    def _named(self, cases: np.ndarray) -> np.ndarray:
+    def confusion(self) -> np.ndarray | None:
+        """(patients, classes, classes) cases by true and called class, where classes are exclusive."""
+        if self.calls is None:
+            return None
         names, patient = self._patient
-        return names[np.bincount(patient[cases], minlength=len(names)) > 0]
+        counts = np.zeros((len(names), len(self.classes), len(self.classes)), dtype=np.int64)
+        np.add.at(counts, (patient, *self.calls), 1)
+        return counts
+
+    def _clusters(self, cases: np.ndarray) -> "Clusters":
+        names, patient = self._patient
+        counts = np.bincount(patient[cases], minlength=len(names))
+        return Clusters(names[counts > 0], counts[counts > 0])
 
     def metric(self, key: str) -> Metric:
         """RequestError: there is no such score."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from medprobe.errors import MedprobeError
 from medprobe.metrics import stats
+from medprobe.metrics.intervals import ROUNDING
 from medprobe.metrics.measure import Entries, Measure, Value, Weighted, mean_defined
 from medprobe.metrics.small import LEAST, Support
 
@@ -256,7 +257,7 @@ def _halves(share: np.ndarray, change: np.ndarray, flips: int, seed: int) -> Ite
     (the first), and whether changing the signs of one leaves the sum as large as it is."""
     n, rng, whole = len(share), np.random.default_rng(seed), change.sum()
     ways = 2 ** (n - 1) if n <= EXACT else flips + 1
-    rounding = stats.ROUNDING * np.abs(change).sum()
+    rounding = ROUNDING * np.abs(change).sum()
     for start in range(0, ways, size := max(1, stats.CHUNK_ENTRIES // n)):
         numbers = np.arange(start, min(start + size, ways))
         if n <= EXACT:
@@ -264,7 +265,7 @@ def _halves(share: np.ndarray, change: np.ndarray, flips: int, seed: int) -> Ite
         else:
             half = rng.integers(0, 2, (len(numbers), n), dtype=np.int8) * (numbers > 0)[:, None]
         weight, total = half @ share, half @ change
-        empty = (weight < stats.ROUNDING) | (weight > 1 - stats.ROUNDING)
+        empty = (weight < ROUNDING) | (weight > 1 - ROUNDING)
         weight = np.where(empty, 0.5, weight)
         means = np.stack([total / weight, (whole - total) / (1 - weight)])
         ends = np.where(empty, -np.inf, means.min(axis=0)), np.where(empty, np.inf, means.max(axis=0))

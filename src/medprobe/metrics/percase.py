@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from medprobe.errors import MedprobeError, RequestError
+from medprobe.metrics import catalogue
 from medprobe.metrics.measure import Columns, Measure, Metric, Value, Weighted, divide, mean_defined, some_of
 from medprobe.registry import did_you_mean
 
@@ -50,7 +51,7 @@ def measure_cases(
                 f"{key}: expected one column for each of {len(classes)} classes, found {per_class.shape[1]}; "
                 "name the classes scored, without the background"
             )
-    return Measure(metrics, groups, classes, cases, facts)
+    return Measure(metrics, groups, classes, cases, facts, bounds=catalogue.bounds_of(metrics))
 
 
 def _checked(key: str, values: np.ndarray, cases: int, classes: tuple[str, ...]) -> np.ndarray:
@@ -84,7 +85,7 @@ class CaseMean:
         self._sums = _sums(np.where(self.known, values, 0.0), self.known)
 
     def __call__(self, w: Weighted) -> Value:
-        ratios = divide(*_halves(w, self._sums, len(self.values)))
+        ratios = divide(*_parts(w, self._sums, len(self.values), 2))
         per_class = ratios if self.values.ndim == 2 else None
         return Value(mean_defined(ratios), int((~self.known).sum()), per_class, self.cases, self.known)
 
@@ -104,7 +105,8 @@ class SumRatio:
     """Sum over cases of one count divided by that of another, per class, then the mean over the classes not 0/0.
 
     Both (n,) or (n, classes), over the entries that are `known`. In the reading that charges what was missed, all that
-    are `there` count, and a class that is 0/0 counts `absent`.
+    are `there` count, and a class that is 0/0 counts `absent`. `true`: how much of the class there is; a class that
+    loses all of it when cases are left out is left out too.
     """
 
     above: np.ndarray
@@ -112,20 +114,30 @@ class SumRatio:
     known: np.ndarray
     there: np.ndarray
     absent: float = float("nan")
+    true: np.ndarray | None = None
     cases: np.ndarray | None = None
     _fill: float = float("nan")
     _sums: Columns = field(init=False)
 
     def __post_init__(self) -> None:
-        parts = (np.where(self.known, part, 0.0) for part in (self.above, self.below))
+        true = self.below if self.true is None else self.true
+        parts = (np.where(self.known, part, 0.0) for part in (self.above, self.below, true))
         object.__setattr__(self, "_sums", _sums(*parts))
 
     def __call__(self, w: Weighted) -> Value:
-        ratios = divide(*_halves(w, self._sums, len(self.above)))
+        above, below, true = _parts(w, self._sums, len(self.above))
         some = self.known.reshape(len(self.known), -1).any(axis=0)
-        ratios = np.where(np.isnan(ratios) & some, self._fill, ratios)
+        ratios = np.where((below == 0) & some, self._fill, divide(above, below))
+        ratios[(true == 0) & self._true] = np.nan
         undefined, per_class = np.isnan(ratios).sum(axis=1), ratios if self.above.ndim == 2 else None
         return Value(mean_defined(ratios), undefined, per_class, self.cases, self.known & (self.below > 0))
+
+    @property
+    def _true(self) -> np.ndarray:
+        """(classes,): whether there is any of the class, and it is asked."""
+        if self.true is None:
+            return np.zeros(1, dtype=bool)
+        return np.asarray(np.where(self.known, self.true, 0.0).reshape(len(self.known), -1).any(axis=0))
 
     def kept(self, entries: np.ndarray) -> "SumRatio":
         return replace(self, known=entries, cases=some_of(entries))
@@ -134,24 +146,24 @@ class SumRatio:
         return replace(self, known=self.there, _fill=self.absent)
 
 
-def _sums(above: np.ndarray, below: np.ndarray) -> Columns:
-    return Columns(np.concatenate([part.reshape(len(part), -1) for part in (above, below)], axis=1))
+def _sums(*parts: np.ndarray) -> Columns:
+    return Columns(np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1))
 
 
-def _halves(w: Weighted, sums: Columns, cases: int) -> list[np.ndarray]:
+def _parts(w: Weighted, sums: Columns, cases: int, number: int = 3) -> list[np.ndarray]:
     if len(w.by_case) != cases:
         raise MedprobeError(f"expected counts of {len(w.by_case)} cases, found {cases}; give one row per case")
-    return np.split(w.of(sums), 2, axis=1)
+    return np.split(w.of(sums), number, axis=1)
 
 
 def ratio_of_sums(
     numerator: np.ndarray, denominator: np.ndarray, known: np.ndarray | None = None, there: np.ndarray | None = None,
-    absent: float = float("nan"),
+    absent: float = float("nan"), true: np.ndarray | None = None,
 ) -> SumRatio:  # fmt: skip
     """Sum over cases of one count divided by that of another, per class, then the mean over classes not 0/0.
 
-    Both (n,), or (n, classes), in voxels, or in mm³ where voxel sizes differ between cases. For `known`, `there` and
-    `absent` see SumRatio; None: all.
+    Both (n,), or (n, classes), in voxels, or in mm³ where voxel sizes differ between cases. For `known`, `there`,
+    `absent` and `true` see SumRatio; None: all.
     """
     numerator, denominator = (np.asarray(part, dtype=np.float64) for part in (numerator, denominator))
     if numerator.shape != denominator.shape or numerator.ndim not in (1, 2):
@@ -165,7 +177,7 @@ def ratio_of_sums(
         )
     everywhere = np.ones(numerator.shape, dtype=bool)
     known, there = (everywhere if part is None else np.broadcast_to(part, numerator.shape) for part in (known, there))
-    return SumRatio(numerator, denominator, known, there, absent)
+    return SumRatio(numerator, denominator, known, there, absent, true)
 
 
 class Spread:
@@ -180,7 +192,7 @@ class Spread:
     def __call__(self, w: Weighted) -> Value:
         count, total, squares = w.of(self._sums).T
         variance = divide(squares, count) - divide(total, count) ** 2
-        return Value(np.sqrt(np.maximum(variance, 0.0)), int((~self.known).sum()), cases=self.cases)
+        return Value(np.sqrt(np.maximum(variance, 0.0)), int((~self.known).sum()), cases=self.cases, defined=self.known)
 
     def kept(self, entries: np.ndarray) -> "Spread":
         return Spread(np.where(entries, self.values, np.nan), entries)
@@ -201,8 +213,8 @@ def aggregated(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> dict[str, SumR
         )
     called, true, any_ = (part.sum(axis=0) > 0 for part in (tp + fp, tp + fn, tp + fp + fn))
     return {
-        "dice.aggregated": ratio_of_sums(2 * tp, 2 * tp + fp + fn, any_, any_, absent=1.0),
-        "iou.aggregated": ratio_of_sums(tp, tp + fp + fn, any_, any_, absent=1.0),
-        "precision.aggregated": ratio_of_sums(tp, tp + fp, called, any_, absent=0.0),
+        "dice.aggregated": ratio_of_sums(2 * tp, 2 * tp + fp + fn, any_, any_, absent=1.0, true=tp + fn),
+        "iou.aggregated": ratio_of_sums(tp, tp + fp + fn, any_, any_, absent=1.0, true=tp + fn),
+        "precision.aggregated": ratio_of_sums(tp, tp + fp, called, any_, absent=0.0, true=tp + fn),
         "recall.aggregated": ratio_of_sums(tp, tp + fn, true, true),
     }

@@ -25,7 +25,7 @@ import numpy as np
 from medprobe.errors import MedprobeError
 from medprobe.metrics import classification
 from medprobe.metrics.measure import Measure, Metric, Value, Weighted, mean_defined, some_of
-from medprobe.metrics.stats import combine_folds
+from medprobe.metrics.stats import Method, combine_folds
 from medprobe.types import Score
 
 MARGIN = 10
@@ -167,7 +167,10 @@ def measure_phases(
         for name, values in relaxed.items():
             average = "video" if name == "accuracy" else "phase"
             metrics[f"{name}.{average}_{variant}"] = mean(values, there if values.ndim == 2 else None)
-    return Measure({**metrics, **pooled.metrics}, pooled.groups, tuple(classes), parts=pooled.parts)
+    bounds = {**dict.fromkeys(metrics, (0.0, 1.0)), **pooled.bounds}
+    overall = {key for key in metrics if key.startswith("accuracy")} | pooled.overall
+    together = {**metrics, **pooled.metrics}
+    return Measure(together, pooled.groups, tuple(classes), None, None, pooled.parts, bounds, overall, pooled.calls)
 
 
 def evaluate_phases(
@@ -181,7 +184,8 @@ def evaluate_phases(
     resamples: int = 1000,
     seed: int = 0,
     confidence: float = 0.95,
+    method: Method = "jackknife",
 ) -> dict[str, Score]:
-    """Phase scores with intervals from drawing videos; arguments as of `measure_phases` and `stats.combine_folds`."""
+    """Phase scores with intervals over videos; arguments as of `measure_phases` and `stats.combine_folds`."""
     one = measure_phases(target, prob, classes=classes, videos=videos, frames=frames)
-    return combine_folds([one], keys=keys, resamples=resamples, seed=seed, confidence=confidence)
+    return combine_folds([one], keys=keys, resamples=resamples, seed=seed, confidence=confidence, method=method)

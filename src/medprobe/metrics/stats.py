@@ -1,31 +1,33 @@
-"""How sure a number is: patient-clustered bootstrap, folds and seeds.
+"""How sure a number is: intervals over patients, folds and seeds.
 
-Patients (videos), not cases, are drawn with replacement, since the cases of one patient are alike; a drawn patient
-brings all her cases, as case weights. Thresholds stay what they were for the point estimate: the interval is that of
-the decisions as made. Intervals are percentiles of the replicates in which the number is defined, or on request the
-percentiles that BCa corrects for bias and skewness. With fewer than five patients there is none (`small`).
+Patients (videos), not cases, are left out or drawn, since the cases of one patient are alike; a patient goes with all
+her cases, as case weights. Thresholds stay what they were for the point estimate: the interval is that of the decisions
+as made. Intervals come from leaving patients out (`intervals`); or on request from drawing them with replacement, as
+percentiles of the replicates in which the number is defined, or those that BCa corrects for bias and skewness. With
+fewer than five patients there is none (`small`).
 
-Folds are combined as the mean over folds, with patients drawn inside each fold; seeds as mean and standard deviation.
-The two answer different questions (which patients? which luck?) and are never mixed.
+Folds are combined as the mean over folds, with patients left out (drawn) inside each fold; seeds as mean and standard
+deviation. The two answer different questions (which patients? which luck?) and are never mixed.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from medprobe.errors import MedprobeError, RequestError
+from medprobe.metrics import intervals
 from medprobe.metrics.measure import Measure, mean_defined
 from medprobe.metrics.small import Support
 from medprobe.types import Score
 
-Method = Literal["percentile", "bca"]
+Method = Literal["jackknife", "percentile", "bca"]
 
 CHUNK_ENTRIES = 2**21
 """Case weights held at a time: 16 MiB."""
-ROUNDING = 1e-12
-"""Relative: sums of the same numbers in another order differ by less, and then count as equal."""
+LEFT_OUT = 500
+"""Patients left out one by one; what more of them would add to the precision of a standard error is under 3 %."""
 
 
 def bootstrap_weights(
@@ -80,30 +82,85 @@ def interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float
     return float(low), float(high)
 
 
-def leave_one_out_weights(groups: np.ndarray, chunk: int | None = None) -> Iterator[np.ndarray]:
-    """(b, n) case weights with one patient after another, in the order of their names, left out, b at a time."""
+def leave_out_weights(groups: np.ndarray, chunk: int | None = None) -> Iterator[np.ndarray]:
+    """(b, n) case weights with one patient after another, in the order of their names, left out, b at a time.
+
+    More than `LEFT_OUT` patients are left out in so many groups of equal size, by a fixed draw.
+    """
     patients, patient = np.unique(np.asarray(groups), return_inverse=True)
+    parts = min(len(patients), LEFT_OUT)
+    if parts < len(patients):
+        patient = (np.random.default_rng(0).permutation(len(patients)) % parts)[patient]
     chunk = chunk or _chunk(len(patient))
-    for start in range(0, len(patients), chunk):
-        left_out = np.arange(start, min(start + chunk, len(patients)))
+    for start in range(0, parts, chunk):
+        left_out = np.arange(start, min(start + chunk, parts))
         yield (patient != left_out[:, None]).astype(np.float64)
 
 
 def jackknife(sides: Sequence[Sequence[Measure]], keys: Collection[str]) -> dict[str, list[np.ndarray]]:
-    """Key -> for each fold the (sides, patients) values of that fold without each of its patients in turn.
+    """Key -> for each fold the (sides, patients) values of that fold without each of its patients in turn."""
+    return {key: [fold[..., 0] for fold in folds] for key, folds in _left_out(sides, keys).items()}
 
-    As many evaluations as there are patients: on large test sets longer than the bootstrap itself.
-    """
+
+def _left_out(sides: Sequence[Sequence[Measure]], keys: Collection[str]) -> dict[str, list[np.ndarray]]:
+    """As `jackknife`, with the values of the classes: (sides, patients, 1 + classes)."""
     left_out: dict[str, list[np.ndarray]] = {key: [] for key in keys}
     for folds in zip(*sides, strict=True):
         parts: dict[str, list[np.ndarray]] = {key: [] for key in keys}
-        for weights in leave_one_out_weights(folds[0].groups):
-            values = [fold(weights, keys) for fold in folds]
+        for weights in leave_out_weights(folds[0].groups):
+            values = [fold.columns(weights, keys) for fold in folds]
             for key in keys:
                 parts[key].append(np.array([value[key] for value in values]))
         for key in keys:
             left_out[key].append(np.concatenate(parts[key], axis=1))
     return left_out
+
+
+def mean_intervals(
+    sides: Sequence[Sequence[Measure]], keys: Collection[str], confidence: float = 0.95
+) -> dict[str, tuple[float, float]]:
+    """Key -> interval of the mean over sides (seeds) and folds, by `intervals`; NaN where there is none.
+
+    A patient is left out of all sides at once, so that the luck of a seed is no part of it.
+    """
+    left_out = _left_out(sides, keys)
+    points = [[fold.columns(np.ones((1, len(fold.groups))), keys) for fold in side] for side in sides]
+    found = {}
+    for key in keys:
+        values = _mean_of_sides(np.array([[fold[key][0] for fold in side] for side in points]))
+        without = [_mean_of_sides(fold) for fold in left_out[key]]
+        support = Support.of(sides[0], key)
+        if support.none:
+            found[key] = intervals.NOTHING
+            continue
+        one = sides[0][0]
+        bounds = one.bounds.get(key, intervals.ANYTHING)
+        found[key] = _interval_of(values, without, support, one.classes, bounds, confidence)
+    return found
+
+
+def _mean_of_sides(values: np.ndarray) -> np.ndarray:
+    return mean_defined(np.moveaxis(values, 0, -1))
+
+
+def _interval_of(
+    values: np.ndarray,
+    without: Sequence[np.ndarray],
+    support: Support,
+    classes: Sequence[str],
+    bounds: intervals.Bounds,
+    confidence: float,
+) -> intervals.Bounds:
+    """Of (folds, 1 + classes) values: from the classes where these are fractions, else from the score itself."""
+    means, influence = mean_defined(values.T), intervals.influences(values, without)
+    there = [place for place, mean in enumerate(means[1:]) if not np.isnan(mean)]
+    if not there or not np.isfinite(bounds[1]):
+        t = intervals.quantile(influence[:, 0], len(values), confidence)
+        return intervals.of_value(float(means[0]), influence[:, 0], t, bounds, support.rarest)
+    means, each = means[1:][there], influence[:, 1:][:, there]
+    t = intervals.quantile(np.nan_to_num(each).mean(axis=1), len(values), confidence)
+    cases = np.array([support.of_class(classes[place]) for place in there])
+    return intervals.of_mean(float(mean_defined(values[:, 0])), means, each, t, bounds, cases)
 
 
 def bca_interval(
@@ -132,7 +189,7 @@ def bca_interval(
         parts[:, fold] = each
         means = mean_defined(parts)
         influences.append((len(each) - 1) / len(each) * (means.mean() - means))
-    rounding = ROUNDING * max(abs(point), float(np.abs(known).max()))
+    rounding = intervals.ROUNDING * max(abs(point), float(np.abs(known).max()))
     if np.ptp(known) <= rounding:
         return interval(known, confidence)
     influence = np.concatenate(influences)
@@ -168,48 +225,65 @@ def combine_folds(
     resamples: int = 1000,
     seed: int = 0,
     confidence: float = 0.95,
-    method: Method = "percentile",
+    method: Method = "jackknife",
 ) -> dict[str, Score]:
     """Scores with intervals of one test part (one fold), or of k folds as their mean.
 
     Cases and undefined values are summed over folds, patients counted once. A fold in which a number is undefined is
-    left out of its mean (it is counted in `n_undefined`). `method` "bca" takes its interval from `bca_interval`.
+    left out of its mean (it is counted in `n_undefined`). `method` "percentile" and "bca" take `resamples` draws of
+    patients, by `seed`; "jackknife" draws nothing.
     """
     keys = shared_keys(folds, keys)
     check_method(method)
+    points = [fold.scores(keys) for fold in folds]
+    if method == "jackknife":
+        found = mean_intervals([folds], keys, confidence)
+    else:
+        found = _resampled(folds, points, keys, resamples, seed, confidence, method)
+    patients = patients_of(folds)
+    return {key: _combined(folds, key, [point[key] for point in points], found[key], patients) for key in keys}
+
+
+def _resampled(
+    folds: Sequence[Measure],
+    points: Sequence[Mapping[str, Score]],
+    keys: Collection[str],
+    resamples: int,
+    seed: int,
+    confidence: float,
+    method: Method,
+) -> dict[str, tuple[float, float]]:
     draws = replicates([folds], keys, resamples, seed)
     left_out = jackknife([folds], keys) if method == "bca" else {}
-    points = [fold.scores(keys) for fold in folds]
-    patients = patients_of(folds)
-    scores = {}
+    found = {}
     for key in keys:
-        each = [point[key] for point in points]
         values = mean_defined(draws[key][0].T)
-        if method == "bca":
-            estimates = np.array([score.value for score in each])
-            ends = bca_interval(values, estimates, [without[0] for without in left_out[key]], confidence)
+        estimates = np.array([point[key].value for point in points])
+        if Support.of(folds, key).none:
+            found[key] = float("nan"), float("nan")
+        elif method == "bca":
+            found[key] = bca_interval(values, estimates, [fold[0] for fold in left_out[key]], confidence)
         else:
-            ends = interval(values, confidence)
-        support = Support.of(folds, key)
-        if support.none:
-            ends = float("nan"), float("nan")
-        scores[key] = replace(_combined(key, each, ends, patients), small=support.mark)
-    return scores
+            found[key] = interval(values, confidence)
+    return found
 
 
 def check_method(method: str) -> None:
-    if method not in ("percentile", "bca"):
-        raise RequestError(f"no interval method named {method!r}; there are: percentile, bca")
+    if method not in get_args(Method):
+        raise RequestError(f"no interval method named {method!r}; there are: {', '.join(get_args(Method))}")
 
 
 def patients_of(folds: Sequence[Measure]) -> int:
     return len(np.unique(np.concatenate([fold.groups[fold.cases] for fold in folds])))
 
 
-def _combined(key: str, scores: list[Score], ends: tuple[float, float], patients: int) -> Score:
+def _combined(
+    folds: Sequence[Measure], key: str, scores: list[Score], ends: tuple[float, float], patients: int
+) -> Score:
     low, high = ends
+    small = Support.of(folds, key).said(bool(np.isnan(low)))
     if len(scores) == 1:
-        return replace(scores[0], low=low, high=high)
+        return replace(scores[0], low=low, high=high, small=small)
     facts = {(score.unit, score.higher_is_better) for score in scores}
     if len(facts) > 1:
         raise MedprobeError(
@@ -225,6 +299,7 @@ def _combined(key: str, scores: list[Score], ends: tuple[float, float], patients
         n_patients=min(patients, sum(score.n_patients for score in scores)),
         n_undefined=sum(score.n_undefined for score in scores),
         per_class={name: _mean([score.per_class[name] for score in scores]) for name in scores[0].per_class},
+        small=small,
     )
 
 

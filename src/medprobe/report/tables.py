@@ -55,9 +55,17 @@ def interval_text(score: Any, digits: int = 3) -> str:
     return f"{score['value']:.{digits}f} [{score['low']:.{digits}f}, {score['high']:.{digits}f}]{mark}{left_out}"
 
 
+def few_of(score: Any) -> str:
+    """What is too few for the interval of a score: 7 patients; simulated coverage 0.91. Empty where nothing is."""
+    if not score or not score.get("small"):
+        return ""
+    covered = score.get("coverage")
+    return score["small"] + ("" if covered is None else f"; simulated coverage {covered:.2f}")
+
+
 def few_text(score: Any) -> str:
-    """What is too few for the interval of a score, after a sentence: " († 7 patients)"."""
-    return f" ({MARK} {score['small']})" if score and score.get("small") else ""
+    """The same after a sentence: " († 7 patients)"."""
+    return f" ({MARK} {few_of(score)})" if few_of(score) else ""
 
 
 def heading(rows: Sequence[Row], key: str) -> str:
@@ -91,11 +99,13 @@ def score_sheets(tree: Tree) -> list[Sheet]:
             sd = score.get("seed_sd")
             body.append((
                 row.label + (" (control)" if row.control else ""), row_text(row), *(row_text(row, key) for key in present),
-                str(score.get("n_cases", "")), str(score.get("n_patients", "")), score.get("small") or "", _parts(row), "" if sd is None else f"{sd:.3f}",
+                str(score.get("n_cases", "")), str(score.get("n_patients", "")), few_of(score), _parts(row), "" if sd is None else f"{sd:.3f}",
             ))  # fmt: skip
         heads = (heading(rows, key) for key in (main, *present))
         name = re.sub("[^a-z0-9-]+", "-", task)
-        sheets.append(Sheet(f"scores-{name}", task, ("model", *heads, "cases", "patients", f"few {MARK}", "folds×seeds", "seed sd"), tuple(body)))
+        columns = ("model", *heads, "cases", "patients", f"few {MARK}", "folds×seeds", "seed sd")
+        notes = (SMALL,) if any(MARK in cell for cells in body for cell in cells) else ()
+        sheets.append(Sheet(f"scores-{name}", task, columns, tuple(body), notes))
         sheets += _per_class(rows, name)
     return [*_methods(tree), *sheets]
 
@@ -137,8 +147,8 @@ def full_sheet(tree: Tree) -> Sheet:
     for row in tree.rows:
         for key, score in (row.summary or {"scores": {}})["scores"].items():
             numbers = ["" if score[name] is None else repr(score[name]) for name in ("value", "low", "high", "seed_sd")]
-            lines.append((row.task_name, row.label, "yes" if row.control else "no", key, score["unit"] or "", "higher" if score["higher_is_better"] else "lower", *numbers, *(str(score[name]) for name in ("n_cases", "n_patients", "n_undefined")), score.get("small") or ""))
-    return Sheet("scores", "All scores", ("task", "model", "control", "score", "unit", "better", "value", "low", "high", "seed_sd", "n_cases", "n_patients", "n_undefined", "small"), tuple(lines))
+            lines.append((row.task_name, row.label, "yes" if row.control else "no", key, score["unit"] or "", "higher" if score["higher_is_better"] else "lower", *numbers, *(str(score[name]) for name in ("n_cases", "n_patients", "n_undefined")), score.get("small") or "", "" if score.get("coverage") is None else repr(score["coverage"])))
+    return Sheet("scores", "All scores", ("task", "model", "control", "score", "unit", "better", "value", "low", "high", "seed_sd", "n_cases", "n_patients", "n_undefined", "small", "coverage"), tuple(lines))
 
 
 def write_sheet(sheet: Sheet, folder: Path) -> None:

@@ -16,14 +16,13 @@ import numpy as np
 
 from medprobe.errors import MedprobeError, RequestError
 from medprobe.files import digest_of, dump_json, write_atomically
-from medprobe.metrics import catalogue, classification, dense, phases, stats
-from medprobe.metrics.measure import Measure, mean_defined
+from medprobe.metrics import catalogue, classification, coverage, dense, phases, stats
+from medprobe.metrics.measure import Measure
 from medprobe.types import Dataset, Score
 
 SCHEMA = 1
 DENSE = ("segmentation", "instances", "registration")
 """Kinds whose scores are made of values per case."""
-RESAMPLES = 1000
 
 
 LONGEST = 200
@@ -317,17 +316,16 @@ def summary_of(folder: Path) -> dict[str, Any] | None:
     if not sides:
         return None
     keys = stats.shared_keys([measure for side in sides.values() for measure in side])
-    combined = {seed: stats.combine_folds(side, keys=keys, resamples=RESAMPLES) for seed, side in sides.items()}
-    if len(sides) > 1:
-        draws = stats.replicates(list(sides.values()), keys, RESAMPLES, 0)
+    combined = {seed: stats.combine_folds(side, keys=keys) for seed, side in sides.items()}
+    means = stats.mean_intervals(list(sides.values()), keys) if len(sides) > 1 else {}
+    first = next(iter(combined.values()))
+    covered = _coverage(next(iter(sides.values())), [key for key in keys if first[key].small and not math.isnan(first[key].low)])
     scores = {}
     for key in keys:
         each = [combined[seed][key] for seed in sides]
         over = stats.combine_seeds([score.value for score in each])
-        low, high = each[0].low, each[0].high
-        if len(sides) > 1 and not math.isnan(low):
-            low, high = stats.interval(mean_defined(draws[key].reshape(-1, draws[key].shape[-1]).T))
-        scores[key] = {**asdict(each[0]), "value": over.mean, "low": low, "high": high, "seed_sd": over.sd, "per_seed": list(over.values)}
+        low, high = means.get(key, (each[0].low, each[0].high))
+        scores[key] = {**asdict(each[0]), "value": over.mean, "low": low, "high": high, "seed_sd": over.sd, "per_seed": list(over.values), "coverage": covered.get(key)}
         if len(sides) > 1:
             scores[key]["per_class"] = {name: float(np.mean([score.per_class[name] for score in each])) for name in each[0].per_class}
     _, document = next(cells_of(folder))
@@ -335,6 +333,11 @@ def summary_of(folder: Path) -> dict[str, Any] | None:
         "schema": SCHEMA, "task": document["task"], "model": document["model"], "seeds": list(sides), "folds": folds,
         "seeds_without_all_folds": incomplete, "scores": scores,
     }  # fmt: skip
+
+
+def _coverage(folds: Sequence[Measure], keys: Sequence[str]) -> dict[str, float]:
+    confusions = [confusion for fold in folds if (confusion := fold.confusion()) is not None]
+    return coverage.simulated(confusions, keys) if confusions else {}
 
 
 def failure(error: BaseException) -> dict[str, str]:

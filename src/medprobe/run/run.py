@@ -202,7 +202,7 @@ def _run_cell(cell: Cell, group: Group, bank: Bank, cases: Readable, request: Re
     measure = (_predicted_maps if maps else _predicted_table)(cell, state, val, test, ctx, request.out, header)
     seconds["predict"] = time.perf_counter() - begin
     begin = time.perf_counter()
-    scores = stats.combine_folds([measure], resamples=results.RESAMPLES)
+    scores = stats.combine_folds([measure])
     seconds["score"] = time.perf_counter() - begin
     document = {
         **header, "status": "done", "pooling": ctx.pooling, "validation": parts.validation,

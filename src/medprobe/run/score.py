@@ -97,7 +97,7 @@ def _write(
         measure = values.measure(dataset.classes, dataset.multilabel, dataset.unit)
         values.save(path, dataset.classes)
         results.write_cases(path, values, dataset.classes, dataset.multilabel, task.threshold)
-    scores = stats.combine_folds([measure], resamples=results.RESAMPLES)
+    scores = stats.combine_folds([measure])
     document = {
         "schema": results.SCHEMA, "key": results.key_of(facts), "status": "done", "facts": facts,
         "task": {
