@@ -168,6 +168,14 @@ fixed seeds (`python -m medprobe.metrics.simulation`; 0.95 of 400 is 0.93 to 0.9
 one patient in seven is may not be seen at all.
 
 """
+PAIRS = """
+## Differences of two models, by simulation
+
+How often the test of `compare` finds p at most 0.05 where the two models do not differ, and how often its 95 % interval holds the
+true difference where they do, by the number of patients (videos): 2,000 and 1,000 repetitions, fixed seeds
+(`python -m medprobe.metrics.paired_simulation`). Below 5 patients there is neither, with 5 no interval; below 20 both are marked.
+
+"""
 
 
 def page() -> str:
@@ -179,7 +187,9 @@ def page() -> str:
             unit = {None: "—", DISTANCE: "mm or px"}.get(entry.unit, entry.unit)
             better = "higher" if entry.higher_is_better else "lower"
             parts.append(f"| `{entry.key}` | {entry.formula.replace('|', chr(92) + '|')} | {unit} | {better} | {entry.empty} | {entry.reference} | {entry.agreement} |\n")
-    return "".join([*parts, INTERVALS, (Path(__file__).parent / "simulation.md").read_text()])
+    folder = Path(__file__).parent
+    tables = ((INTERVALS, "simulation.md"), (PAIRS, "paired_simulation.md"))
+    return "".join([*parts, *(part for text, file in tables for part in (text, (folder / file).read_text()))])
 
 
 if __name__ == "__main__":

@@ -105,6 +105,7 @@ class _Fold:
         one, other = a.metric(key), b.metric(key)
         self.groups, self.n_entries, self.unknown = a.groups, 0, False
         self.n_undefined: tuple[int, ...] = (0, 0, 0)
+        self.parts, alike = a.parts, False
         if isinstance(one, Entries) and isinstance(other, Entries):
             mine, yours = one.known, other.known
             self.n_undefined = tuple(int(some.sum()) for some in (~mine & yours, mine & ~yours, ~mine & ~yours))
@@ -117,14 +118,16 @@ class _Fold:
                     one, other = all_of_one, all_of_other
                     kept = one.known | other.known
             self.n_entries = int(kept.sum())
+            self.parts = _parts_of(one, kept, a)
             one, other = one.kept(kept), other.kept(kept)
+            alike = len(kept) < len(self.groups)
         self._models = (one, other)
+        self._counts = 1 / _cases_of_patient(self.groups) if alike else np.ones(len(self.groups))
         unit = [model(Weighted(np.ones((1, len(self.groups))))) for model in self._models]
         each = _by_class(unit)[0]
         self._classes = ~np.isnan(each)
         self.value = float(mean_defined(each))
         self.per_class = {} if unit[0].per_class is None else dict(zip(a.classes, each.tolist(), strict=True))
-        self.parts = _parts_of(unit, a)
         cases = a.cases if unit[0].cases is None else unit[0].cases
         self.n_cases, self.patients = int(cases.sum()), np.unique(self.groups[cases])
 
@@ -137,51 +140,58 @@ class _Fold:
         """Groups of patients, the part of the whole that each stands for, and her share of the difference.
 
         Shares add up to the difference: what leaving a group out changes, and of the difference itself her part of the
-        whole. A class that a group takes along differs by nothing without it.
+        whole. They are exact for means over cases. A class that a group takes along differs by nothing without it.
         """
-        numbers = np.array([group[name] for name in self.patients])
-        there, place, sizes = np.unique(numbers, return_inverse=True, return_counts=True)
         of_case = np.array([group.get(name, -1) for name in self.groups])
+        there = np.unique([group[name] for name in self.patients])
         rows = [np.empty((0, int(self._classes.sum())))]
         for some in np.array_split(there, max(1, len(there) * len(of_case) // stats.CHUNK_ENTRIES)):
             rows.append(self.changes((of_case != some[:, None]).astype(np.float64)))
-        size, whole = (sizes / sizes.sum())[:, None], self.changes(np.ones((1, len(of_case))))
-        change = whole - (1 - size) * np.nan_to_num(np.concatenate(rows))
-        change -= size * change.sum(axis=0)
-        share = self._spread(change, whole[0], place)
-        return there, share.mean(axis=1), (change + share * whole).mean(axis=1)
+        whole = self.changes(np.ones((1, len(of_case))))
+        change = whole - np.nan_to_num(np.concatenate(rows))
+        share = self._spread(change - change.mean(axis=0), whole[0], np.searchsorted(there, of_case), of_case >= 0)
+        change *= 1 - share
+        change += share * (whole - change.sum(axis=0))
+        return there, share.mean(axis=1), change.mean(axis=1)
 
-    def _spread(self, change: np.ndarray, whole: np.ndarray, place: np.ndarray) -> np.ndarray:
+    def _spread(self, change: np.ndarray, whole: np.ndarray, place: np.ndarray, some: np.ndarray) -> np.ndarray:
         """(groups, K): how the difference of each class, `whole` (K,), is spread over the groups of patients.
 
-        Evenly within a part of the cases (with a class, without it), and over parts as they change the difference. What
+        Evenly over the cases of a part (with a class, without it), and over parts as they change the difference. What
         is normalised within a part hangs on its patients as a whole: where five of a hundred patients are ill, an AUC
-        hangs on five, however alike these are.
+        hangs on five, however alike these are. `place` (n,) is the group of each case, `some` whether it has one.
         """
         parts = list(self.parts.values()) or [np.ones(len(self.groups), dtype=bool)]
-        masks = np.stack([*parts, *(~part for part in parts)])
-        masks = np.unique(masks[masks.any(axis=1)], axis=0)
+        masks = np.unique(np.stack([*parts, *(~part for part in parts)]) & some, axis=0)
+        masks = masks[masks.any(axis=1)]
         members = np.zeros((len(change), len(masks)))
         for column, cases in enumerate(masks):
-            np.add.at(members[:, column], place[np.isin(self.patients, self.groups[cases])], 1.0)
-        counts = members.sum(axis=0)
-        masks, members, counts = masks[counts > 0], members[:, counts > 0], counts[counts > 0]
+            np.add.at(members[:, column], place[cases], self._counts[cases])
+        members /= members.sum(axis=0)
         twice = np.isclose(self.changes(1.0 + masks), whole, rtol=0, atol=1e-9)
         own = twice & np.isnan(self.changes(1.0 - masks))
-        weight = members.T @ change**2 + own * whole**2 / counts[:, None]
+        weight = (members > 0).T @ change**2 + own * whole**2 * (members**2).sum(axis=0)[:, None]
         weight = np.where(own | ~own.any(axis=0), weight, 0.0)
         total = weight.sum(axis=0)
         even = np.full_like(weight, 1 / len(masks))
-        return (members / counts) @ np.where(total > 0, weight / np.where(total > 0, total, 1.0), even)
+        return members @ np.where(total > 0, weight / np.where(total > 0, total, 1.0), even)
 
 
-def _parts_of(models: Sequence[Value], measure: Measure) -> dict[str, np.ndarray]:
-    """The cases (n,) bool for each class, where cases have values; else those with each class and those without."""
-    if models[0].defined is None or models[1].defined is None:
-        return measure.parts
-    columns = (models[0].defined | models[1].defined).reshape(len(measure.groups), -1).T
-    names = measure.classes if len(columns) == len(measure.classes) else range(len(columns))
-    return {f"for {name}": column for name, column in zip(names, columns, strict=True)}
+def _cases_of_patient(groups: np.ndarray) -> np.ndarray:
+    _, patient, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    return counts[patient]
+
+
+def _parts_of(metric: Entries, kept: np.ndarray, measure: Measure) -> dict[str, np.ndarray]:
+    """The cases (n,) bool with an entry of each class."""
+    columns = kept.reshape(len(kept), -1).shape[1]
+    names = measure.classes if columns == len(measure.classes) else range(columns)
+    found: dict[str, np.ndarray] = {}
+    for place, name in enumerate(names):
+        only = kept & (np.arange(columns) == place) if kept.ndim == 2 else kept
+        cases = metric.kept(only)(Weighted(np.ones((1, len(measure.groups))))).cases
+        found[f"for {name}"] = measure.cases if cases is None else cases
+    return found
 
 
 def _patients_of_parts(folds: Sequence[_Fold]) -> dict[str, int]:
