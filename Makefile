@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test accept check bench traps docs clean
+.PHONY: demo test accept check bench traps equalities docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make check   ruff, mypy, import-linter, documentation"
 	@echo "make bench   speed beside what people use, as ratios; writes docs/performance.md"
 	@echo "make traps   every known trap of the datasets and the test that covers it"
+	@echo "make equalities  every official source whose numbers are ours, and the test that holds them equal"
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "medprobe needs Python 3.11 or newer")'
@@ -49,6 +50,9 @@ bench: $(VENV)/.all
 
 traps: $(VENV)/.all
 	@$(BIN)/python -m pytest -q --traps --collect-only tests | grep -e '->' | sort
+
+equalities: $(VENV)/.all
+	@$(BIN)/python -m pytest -q --equalities --collect-only tests | grep -e '->' | sort
 
 clean:
 	rm -rf site .pytest_cache .mypy_cache .ruff_cache .hypothesis

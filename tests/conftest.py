@@ -1,4 +1,4 @@
-"""Shared fixtures: where the real sample images are, and the list of dataset traps that tests cover."""
+"""Where the real sample images are, and the lists of traps and official sources that tests hold."""
 
 import os
 from pathlib import Path
@@ -9,16 +9,24 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+LISTS = {"traps": "trap", "equalities": "equality"}
+"""Option → the marker whose texts it prints."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--traps", action="store_true", help="print the list of dataset traps and the test of each, then stop")
+    for option, marker in LISTS.items():
+        text = f"print the text of every mark `{marker}` and its test, then stop"
+        parser.addoption(f"--{option}", action="store_true", help=text)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--traps"):
+    wanted = [marker for option, marker in LISTS.items() if config.getoption(f"--{option}")]
+    if not wanted:
         return
-    for item in items:
-        for mark in item.iter_markers("trap"):
-            print(f"{mark.args[0]}  ->  {item.nodeid}")
+    for marker in wanted:
+        found = [(*mark.args, item.nodeid) for item in items for mark in item.iter_markers(marker)]
+        lines = (f"{text}  ->  {test.partition('[')[0]}" for text, test in found)
+        print(*dict.fromkeys(lines), sep="\n")
     items.clear()
 
 

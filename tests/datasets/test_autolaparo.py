@@ -296,3 +296,47 @@ def test_resizes_are_bilinear_without_antialiasing() -> None:
     difference = np.abs(content_crop(plane).astype(int) - second[0].permute(1, 2, 0).numpy())
     assert difference.max() <= 1
     assert (difference > 0).mean() < 0.01
+
+
+def official_frame(plane: np.ndarray) -> np.ndarray:
+    """The steps of t1_video2frame.py with torch's bilinear resize and scipy's median."""
+    import torch
+    from scipy.ndimage import median_filter
+
+    def resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+        planes = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].double()
+        return (
+            torch.nn.functional.interpolate(planes, (height, width), mode="bilinear")
+            .round()[0]
+            .permute(1, 2, 0)
+            .numpy()
+        )
+
+    picture = resized(plane, 300, int(plane.shape[1] / plane.shape[0] * 300))
+    bright = median_filter(np.rint(picture @ [0.299, 0.587, 0.114]) > 15, size=19, mode="nearest")
+    rows, columns = np.nonzero(bright)
+    if len(rows):
+        picture = picture[rows.min() : rows.max(), columns.min() : columns.max()]
+    return resized(picture, 250, 250)
+
+
+@pytest.mark.equality(
+    "ziyiwangx/AutoLaparo, t1_video2frame.py: resize, content box, resize; one level of 255 "
+    "(two beside OpenCV's fixed-point rounding)"
+)
+@pytest.mark.parametrize("shape", [(216, 384), (300, 400), (360, 300), (240, 427)])
+def test_frames_are_cut_as_the_authors_script_does(
+    shape: tuple[int, int], rng: np.random.Generator
+) -> None:
+    """A round view on a dark ground with bright specks, as an endoscope gives it."""
+    from scipy.ndimage import gaussian_filter
+
+    y, x = (np.linspace(-1, 1, side) for side in shape)
+    body = gaussian_filter(rng.random((*shape, 3)), (3, 3, 0))
+    body = 40 + 200 * (body - body.min()) / (body.max() - body.min())
+    view = (y[:, None] / 0.9) ** 2 + (x[None] / 0.7 - 0.1) ** 2 < 1
+    plane = np.where(view[..., None], body, rng.integers(0, 14, (*shape, 3))).astype(np.uint8)
+    plane[:4, :4] = 255
+    found = content_crop(plane).astype(int)
+    assert np.abs(found - official_frame(plane)).max() <= 1
+    assert np.abs(found - official_frame(plane[::-1])).max() > 20

@@ -77,6 +77,9 @@ def test_columns_are_read_by_name(root: Path) -> None:
 # ------------------------------------------------------------------------------------------ intensity
 
 
+@pytest.mark.equality(
+    "ibrahimethemhamamci/CT-CLIP, slope and intercept of the metadata table; identical"
+)
 @pytest.mark.trap("datasets-3d 1 TRAP, intensity: in the original release HU = stored x RescaleSlope + RescaleIntercept of the table; its header is meaningless")
 def test_rescaled_by_the_table_the_original_release_is_the_fixed_one(root: Path) -> None:
     fixed, original = cases(root), list(cases_of(root, "original"))
@@ -167,6 +170,9 @@ def test_an_absent_intercept_is_refused(root: Path) -> None:
         headers_of(metadata(root, "train"))
 
 
+@pytest.mark.equality(
+    "ibrahimethemhamamci/CT-CLIP, data_inference.py: Hounsfield units from -1000 to 1000; 1e-6"
+)
 def test_the_window_is_that_of_ct_clip(root: Path) -> None:
     case = cases(root)[0]
     units = read(case.images["image"][0]).pixels.astype(float)

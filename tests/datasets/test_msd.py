@@ -239,6 +239,10 @@ def test_a_class_is_absent_from_one_case(draw: Callable[[str], tuple[Dataset, Pa
     assert Counter(map(len, present)) == {3: 9, 2: 1}
 
 
+@pytest.mark.equality(
+    "MIC-DKFZ/nnUNet, crossval_split.py: five folds by scikit-learn's KFold of seed 12345; "
+    "identical"
+)
 @pytest.mark.trap("datasets-3d 2 Paper's split: five folds; KFold(5, shuffle, seed 12345) over sorted ids")
 @pytest.mark.parametrize("count", [10, 20, 41, 63])
 def test_folds_are_those_of_scikit_learn(count: int) -> None:

@@ -47,6 +47,9 @@ def test_the_split_is_complete_disjoint_and_of_the_promised_sizes(n: int) -> Non
     assert {split: len(part) for split, part in parts.items()} == {"train": n - rest, "val": -(-rest // 2), "test": rest // 2}
 
 
+@pytest.mark.equality(
+    "HKU-MedAI/MGCA, preprocess/rsna.py: the classification split by scikit-learn; identical"
+)
 @pytest.mark.trap("datasets-2d 2 MGCA split: the FIRST half of the held-out part is test, the SECOND is validation")
 @pytest.mark.parametrize("n", [10, 41, 100, 26684])
 def test_the_split_is_that_of_scikit_learn_as_mgca_calls_it(n: int) -> None:

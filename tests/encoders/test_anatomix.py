@@ -62,6 +62,7 @@ def by_hand(state: dict[str, Any], x: Any) -> Any:
     return block(x, 65)
 
 
+@pytest.mark.equality("neel-dey/anatomix, its U-Net layer by layer from the published names; 1e-5")
 def test_published_weights_give_what_the_layers_give(file: Path, rng: np.random.Generator) -> None:
     encoder = load("anatomix", weights=file)
     volume = rng.random((1, 1, 32, 48, 32)).astype(np.float32)

@@ -159,6 +159,10 @@ def agree(size_name: str, path: Path, state: dict[str, torch.Tensor], sizes: tup
         assert disagreement(made, by_transformers(theirs, x)) <= TOLERANCE, size
 
 
+@pytest.mark.equality(
+    "timm and transformers, DINOv3-S from one file of official names: class token, patch mean, "
+    "dense map at four sizes; 1e-5"
+)
 def test_vit_small_from_an_official_file_equals_timm_and_transformers_at_four_sizes(small) -> None:
     agree("small", *small, SIZES)
 
@@ -175,6 +179,7 @@ def test_vit_base_from_an_official_file_equals_timm_and_transformers(base) -> No
     agree("base", *base, SIZES[2:3])
 
 
+@pytest.mark.equality("timm and transformers, DINOv3-B likewise; 1e-5")
 @pytest.mark.accept
 def test_vit_base_from_an_official_file_equals_timm_and_transformers_at_four_sizes(base) -> None:
     agree("base", *base, SIZES)
@@ -230,6 +235,7 @@ def test_the_comparison_fails_without_the_registers(small) -> None:
     assert disagreement(ours(x), by_transformers(transformers_model(state, 6), x)) > 100 * TOLERANCE
 
 
+@pytest.mark.equality("timm and transformers, the gated blocks of DINOv3-S+; 1e-5")
 def test_swiglu_weights_reach_gate_value_and_output_in_this_order() -> None:
     """The S+ map on a small network of the same kind: dim 96, two blocks."""
     import timm

@@ -166,6 +166,9 @@ def official_positions(table: torch.Tensor, rows: int, columns: int) -> torch.Te
     return torch.cat([table[:, :1], made.permute(0, 2, 3, 1).reshape(1, rows * columns, -1)], dim=1)
 
 
+@pytest.mark.equality(
+    "facebookresearch/dinov2, interpolate_pos_encoding: positions at other sizes; identical bits"
+)
 @pytest.mark.parametrize("size", [(70, 70), (98, 126), (518, 518), (532, 266)])
 def test_dinov2_at_other_sizes_has_the_positions_of_the_official_model(size: tuple[int, int]) -> None:
     import timm

@@ -259,6 +259,7 @@ def loss_of(v: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor, weight: 
     return cost + weight * sum(v.diff(dim=axis).square().mean() for axis in (1, 2, 3))
 
 
+@pytest.mark.equality("torch autograd, gradient of ConvexAdam's loss; 1e-5")
 @pytest.mark.parametrize("channels", [1, 5, 12])
 def test_gradient_is_that_of_autograd(rng: np.random.Generator, channels: int) -> None:
     cells = (6, 9, 10)
@@ -315,6 +316,10 @@ def original(monkeypatch: pytest.MonkeyPatch, fixed: np.ndarray, moving: np.ndar
     return np.moveaxis(u, -1, 0)
 
 
+@pytest.mark.equality(
+    "multimodallearning/convexAdam (the package), convex_adam_pt with its scaling, on textures: "
+    "mean difference below 5e-3 voxels"
+)
 @pytest.mark.parametrize(("shape", "options"), [((16, 24, 28), {"grid_sp": 4, "disp_hw": 2}), ((19, 25, 31), {"grid_sp": 3, "disp_hw": 3, "grid_sp_adam": 3}), ((16, 24, 28), {"grid_sp": 4, "disp_hw": 2, "selected_smooth": 3})])
 def test_the_whole_is_the_package_with_its_scaling(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int, int], options: dict[str, int]) -> None:
     moving = textures(rng, shape)
@@ -326,6 +331,10 @@ def test_the_whole_is_the_package_with_its_scaling(rng: np.random.Generator, mon
     assert np.abs(convex_adam(fixed, moving, **options) - expected).mean() > 1e-2
 
 
+@pytest.mark.equality(
+    "multimodallearning/convexAdam (the package), ten real hearts: twice its own drift under "
+    "1e-7 noise at most; Dice 1e-3, HD95 0.05"
+)
 @pytest.mark.accept
 def test_real_pairs_differ_from_the_package_no_more_than_it_from_itself(samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """End-diastole onto end-systole of ten patients at 128 x 128 x 32; its own drift is under noise of 1e-7 on its features."""

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
@@ -36,6 +37,7 @@ def by_hand(x, y, queries, k, temperature=0.07):
     return np.array(out)
 
 
+@pytest.mark.equality("scikit-learn, KNeighborsClassifier by cosine, equal weights; 1e-12")
 @pytest.mark.parametrize("k", [1, 5, 17, 300])
 def test_equal_weights_equal_scikit_learn(rng, samples_of, recorded, k):
     x, y = data(rng)
@@ -60,6 +62,49 @@ def test_softmax_weights_follow_the_formula_also_for_unlabelled_labels(rng, samp
     got, state = probabilities(NearestNeighbours(), samples_of, recorded.context(), (x, y), (x[:9] + 0.1, y[:9]))
     assert state.meta["k"] == 20
     np.testing.assert_allclose(got, by_hand(x, y, x[:9] + 0.1, 20), rtol=1e-4)
+
+
+def official_votes(x, y, queries, ks, temperature=0.07):
+    """k → scores, as the evaluation of DINOv2 and DINOv3 counts them: one softmax over the
+    neighbours of the largest k, of which the first k are summed. y (n, C): classes or labels."""
+    train, test = (
+        torch.nn.functional.normalize(torch.as_tensor(one).double(), dim=1) for one in (x, queries)
+    )
+    similarity, index = (test @ train.T).topk(min(max(ks), len(train)))
+    vote = (similarity / temperature).softmax(dim=1)[..., None] * torch.as_tensor(y).double()[index]
+    return {k: vote[:, :k].sum(1).numpy() for k in ks}
+
+
+@pytest.mark.equality(
+    "facebookresearch/dinov2 and dinov3, eval/knn.py: votes of k = 10, 20, 100, 200 (T 0.07), "
+    "divided by their sum; 1e-5, and the same classes"
+)
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize("n", [60, 300])
+def test_votes_are_those_of_the_official_evaluation(rng, samples_of, recorded, multilabel, n):
+    x, y = data(rng, n)
+    queries, _ = data(rng, 50)
+    truth = (
+        (rng.random((n, 3)) < [0.1, 0.5, 0.9]).astype(np.float32) if multilabel else np.eye(4)[y]
+    )
+    head, ks = (
+        NearestNeighbours(ks=(10, 20, 100, 200)),
+        sorted({min(k, n) for k in (10, 20, 100, 200)}),
+    )
+    state = head.fit(samples_of(x, truth if multilabel else y), None, recorded.context())
+    found = np.concatenate(list(head.votes(state, queries, ks, "cpu")), axis=1)
+    theirs, weight = (official_votes(x, each, queries, ks) for each in (truth, np.ones((n, 1))))
+    for k, votes in zip(ks, found, strict=True):
+        np.testing.assert_allclose(votes, theirs[k] / weight[k], atol=1e-5)
+        assert multilabel or (votes.argmax(1) == theirs[k].argmax(1)).all()
+    assert weight[ks[0]].min() < 0.98, "its scores of fewer than the largest k do not sum to 1"
+    warmer = official_votes(x, truth, queries, ks, temperature=0.1)
+    assert (
+        np.abs(
+            found[0] - warmer[10] / official_votes(x, np.ones((n, 1)), queries, ks, 0.1)[10]
+        ).max()
+        > 1e-2
+    )
 
 
 def test_only_unlabelled_neighbours_give_the_training_prevalence(rng, samples_of, recorded):

@@ -55,6 +55,9 @@ def labelled_mean(logits, labels):
     return functional.binary_cross_entropy_with_logits(logits[known], labels[known])
 
 
+@pytest.mark.equality(
+    "torch, AdamW and SGD with cosine in a plain loop: the linear probe's weights; 1e-6"
+)
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize(
     "kind", ["two classes", "three classes", "three classes, softmax", "labels", "labels, some NaN"]
@@ -82,6 +85,9 @@ def test_weights_equal_a_loop_over_the_same_batches(rng, samples_of, recorded, o
     assert state.meta["steps"] == 20
 
 
+@pytest.mark.equality(
+    "scikit-learn, LogisticRegression at its optimum: the linear probe's limit; 1e-5"
+)
 @pytest.mark.parametrize(("classes", "loss"), [(2, "bce"), (3, "ce"), (0, "bce")])
 def test_many_full_batches_approach_scikit_learn(rng, samples_of, recorded, classes, loss):
     x, z = noisy(rng, 250, 4, classes or 2)

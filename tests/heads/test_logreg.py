@@ -34,6 +34,7 @@ def standardised(x):
     return (x - x.mean(0)) / x.std(0)
 
 
+@pytest.mark.equality("scikit-learn, LogisticRegression: two classes")
 def test_two_classes_equal_scikit_learn(rng, samples_of, recorded):
     x, z = noisy(rng, 300, 12, 1)
     y = (z[:, 0] > 0.4).astype(int)
@@ -45,6 +46,7 @@ def test_two_classes_equal_scikit_learn(rng, samples_of, recorded):
     assert state.meta["gradient_norm"] <= CONVERGED
 
 
+@pytest.mark.equality("scikit-learn, LogisticRegression: several classes")
 def test_several_classes_equal_scikit_learn(rng, samples_of, recorded):
     x, z = noisy(rng, 400, 9, 4)
     y = z.argmax(1)
@@ -55,6 +57,7 @@ def test_several_classes_equal_scikit_learn(rng, samples_of, recorded):
     assert state.tensors["intercept"].sum() == pytest.approx(0)
 
 
+@pytest.mark.equality("scikit-learn, LogisticRegression: labels, some unknown")
 def test_each_label_equals_scikit_learn_on_its_labelled_samples(rng, samples_of, recorded):
     x, z = noisy(rng, 300, 8, 3)
     y = (z > [0, 0.5, 1.5]).astype(np.float32)

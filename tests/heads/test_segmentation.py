@@ -49,6 +49,7 @@ def test_a_head_given_the_truth_on_its_own_pixels_reaches_0_99(context, dice_of)
     assert min(dice_of(pred, sample.target) for pred, sample in zip(head.predict(state, data, context()), data, strict=True)) >= 0.99
 
 
+@pytest.mark.equality("MONAI, DiceLoss plus cross-entropy: the loss of segmentation; 1e-9")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_the_loss_is_monai_s(multilabel: bool, rng: np.random.Generator) -> None:

@@ -1,6 +1,7 @@
 """VoxelMorph: against MONAI's own, what it learns from blobs, its losses, fits that were stopped, what it refuses."""
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,9 @@ def shaken(net: Any, size: float = 0.05) -> Any:
     return net
 
 
+@pytest.mark.equality(
+    "MONAI, VoxelMorph with the same weights: displacement and warped image; 1e-5"
+)
 @pytest.mark.parametrize("sides", [(32, 48), (16, 32, 16)])
 @pytest.mark.parametrize("int_steps", [0, 7])
 @pytest.mark.filterwarnings("ignore")
@@ -83,6 +87,106 @@ def test_half_resolution_keeps_the_length_of_vectors_which_monai_does_not() -> N
         found = net(fixed, moving)[1]
     assert expected.abs().max() > 0.5
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def moved_by(image: Any, u: Any) -> Any:
+    """(1, C, *sides) at x + u, linear between centres, 0 outside, corner by corner."""
+    sides = image.shape[2:]
+    place = (
+        torch.stack(
+            torch.meshgrid(*[torch.arange(side, dtype=u.dtype) for side in sides], indexing="ij")
+        )
+        + u[0]
+    )
+    total = torch.zeros_like(image)
+    for corner in product((0, 1), repeat=len(sides)):
+        weight, index, inside = 1.0, [], True
+        for x, step, side in zip(place, corner, sides, strict=True):
+            at = x.floor() + step
+            weight, inside = weight * (1 - (x - at).abs()), inside & (at >= 0) & (at < side)
+            index.append(at.clamp(0, side - 1).long())
+        total = total + image[(slice(None), slice(None), *index)] * (weight * inside)
+    return total
+
+
+def authors(velocity: Any, steps: int) -> Any:
+    """The authors' way from a flow to a displacement: halved in size and length, divided by
+    2^steps, composed with itself `steps` times, doubled in length and size."""
+    mode = {4: "bilinear", 5: "trilinear"}[velocity.ndim]
+    u = (
+        torch.nn.functional.interpolate(velocity, scale_factor=0.5, mode=mode, align_corners=True)
+        * 0.5
+        / 2**steps
+    )
+    for _ in range(steps):
+        u = u + moved_by(u, u)
+    return torch.nn.functional.interpolate(u * 2, scale_factor=2.0, mode=mode, align_corners=True)
+
+
+@pytest.mark.equality(
+    "voxelmorph/voxelmorph, torch/networks.py and layers.py: from the flow to the displacement "
+    "and the warped image, 7 steps at half resolution; 1e-4"
+)
+@pytest.mark.parametrize("sides", [(32, 48), (16, 32, 16)])
+def test_flow_becomes_a_displacement_as_in_the_authors_code(sides: tuple[int, ...]) -> None:
+    net = shaken(VoxelMorph().network(len(sides), 1), 2.0)
+    fixed, moving = noise(1, 1, *sides), noise(1, 1, *sides).flip(-1)
+    with torch.no_grad():
+        before, found = net(fixed, moving)
+        flow = net.unet(torch.cat([moving, fixed], dim=1))
+        expected = authors(flow, 7)
+    assert expected.abs().max() > 0.5
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert (found - authors(flow, 3)).abs().max() > 1e-3
+    torch.testing.assert_close(
+        _flows.warped(moving, found), moved_by(moving, found), rtol=0, atol=1e-4
+    )
+    half = (
+        torch.nn.functional.interpolate(
+            flow,
+            scale_factor=0.5,
+            mode={2: "bilinear", 3: "trilinear"}[len(sides)],
+            align_corners=True,
+        )
+        * 0.5
+    )
+    torch.testing.assert_close(before, half, rtol=0, atol=1e-5)
+
+
+@pytest.mark.equality(
+    "voxelmorph/voxelmorph, torch/losses.py: NCC of 9 voxels, Grad l2 times int_downsize, and "
+    "their sum; 1e-5"
+)
+@pytest.mark.parametrize("sides", [(20, 24), (12, 14, 13)])
+def test_losses_are_those_of_the_authors_code(sides: tuple[int, ...]) -> None:
+    axes = len(sides)
+    one, other = (
+        noise(1, 1, *sides).double(),
+        (noise(1, 1, *sides).flip(-1) + noise(1, 1, *sides)).double() / 2,
+    )
+    convolution, window = (
+        (torch.nn.functional.conv2d, torch.nn.functional.conv3d)[axes - 2],
+        torch.ones(1, 1, *[9] * axes, dtype=torch.float64),
+    )
+    total = [
+        convolution(each, window, padding=4)
+        for each in (one, other, one * one, other * other, one * other)
+    ]
+    cross = total[4] - total[0] * total[1] / 9**axes
+    spread = [total[2 + place] - total[place].square() / 9**axes for place in (0, 1)]
+    ncc = -(cross.square() / (spread[0] * spread[1] + 1e-5)).mean()
+    assert _flows.lncc(one, other).item() == pytest.approx(ncc.item(), rel=1e-9)
+    flow = noise(1, axes, *sides).double()
+    grad = 2 * sum(flow.diff(dim=axis).square().mean() for axis in range(2, flow.ndim)) / axes
+    for similarity, weight, like in (
+        ("lncc", 1.0, ncc),
+        ("mse", 0.05, (one - other).square().mean()),
+    ):
+        head = VoxelMorph(similarity=similarity, lambda_weight=weight)
+        still = torch.zeros_like(flow)
+        assert head.loss((one, other), (one, other), flow, still).item() == pytest.approx(
+            (like + weight * grad).item(), rel=1e-5
+        )
 
 
 def test_halving_leaves_a_constant_displacement_as_it_is() -> None:
@@ -138,6 +242,7 @@ def test_the_displacement_is_what_warps_the_image(context) -> None:
     np.testing.assert_allclose(made[inside], expected[inside], atol=1e-4)
 
 
+@pytest.mark.equality("MONAI, LocalNormalizedCrossCorrelationLoss; 1e-4")
 @pytest.mark.parametrize("sides", [(20, 24), (12, 14, 13)])
 @pytest.mark.filterwarnings("ignore")
 def test_lncc_is_that_of_monai_and_of_a_window_by_hand(sides: tuple[int, ...]) -> None:

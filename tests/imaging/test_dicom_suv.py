@@ -46,6 +46,10 @@ def uptake(path: Path) -> np.ndarray:
     return recipes.image((Source(path),), "suv").pixels[0, 0] * 15
 
 
+@pytest.mark.equality(
+    "lab-midas/TCIA_processing (autoPET) and QIBA, SUV by body weight, decay from injection to "
+    "scan; 1e-5"
+)
 @pytest.mark.parametrize(
     ("tags", "factor"),
     [

@@ -59,6 +59,10 @@ def labels(source: Source):
 # ------------------------------------------------------------------------------------------- in mm
 
 
+@pytest.mark.equality(
+    "SimpleITK, image (linear) and mask (nearest) on a lattice with a window around a centre: "
+    "the preparation of ACDC"
+)
 @pytest.mark.trap("datasets-3d 9 Centre: centroid of the myocardium in x and y, centre of the volume in z, images linear, labels nearest")
 @pytest.mark.parametrize("name", AFFINES)
 def test_image_and_mask_on_a_lattice_equal_simpleitk(tmp_path: Path, name: str) -> None:

@@ -83,6 +83,7 @@ def test_sixteen_bit_planes_equal_pillows_own_resize_where_that_does_not_clip_be
     assert np.abs(full(tmp_path / "a.png", size=(30, 40)).pixels[0, 0] * 65535.0 - own).max() <= 1.01
 
 
+@pytest.mark.equality("Pillow, convert and resize of real pictures; identical")
 @pytest.mark.parametrize("folder", ["xray_pneumonia/images", "endoscopy_polyp/images"])
 def test_real_pictures_equal_pillow(samples: Path, folder: str) -> None:
     for path in sorted((samples / folder).iterdir())[:4]:
@@ -314,6 +315,39 @@ def test_the_rule_of_mgca_for_rsna(tmp_path: Path) -> None:
     image = np.array([[10, 40], [80, 160]], np.uint16)
     assert np.allclose(recipes.windowed(Raw(image[None, None], (0, 65535)), "max")[0, 0], image / 160)
     assert np.allclose(recipes.windowed(Raw(image[None, None], (0, 65535), inverted=True), "max")[0, 0], 1 - image / 160)
+
+
+def mgca(stored: np.ndarray, inverted: bool, side: int) -> np.ndarray:
+    """MGCA's square, in levels of 8 bits, of a picture that shrinks by a whole factor."""
+    levels = np.rint(stored * (255 / stored.max()))
+    levels = 255 - levels if inverted else levels
+    factor = max(stored.shape) // side
+    small = np.rint(levels.reshape(len(levels) // factor, factor, -1, factor).mean(axis=(1, 3)))
+    missing = [side - length for length in small.shape]
+    return np.pad(small, [(part // 2, part - part // 2) for part in missing])
+
+
+@pytest.mark.equality(
+    "HKU-MedAI/MGCA, datasets/utils.py: scaling by the maximum, MONOCHROME1, area resize, "
+    "padding; one level of 255 (its two roundings)"
+)
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 201), (np.uint16, 4095)])
+@pytest.mark.parametrize("shape", [(64, 64), (64, 44), (36, 64)])
+def test_pictures_of_rsna_are_prepared_as_mgca_does(
+    write_dicom, inverted: bool, dtype: type, top: int, shape: tuple[int, int]
+) -> None:
+    stored = np.random.default_rng(0).integers(0, top, shape).astype(dtype)
+    stored[3, 4] = top
+    path = write_dicom(stored, photometric="MONOCHROME1" if inverted else "MONOCHROME2")
+    pixels = recipes.planes(
+        (Source(path),), window="max", size=16, fit_rule="pad", resize="area", colour=3
+    ).pixels
+    assert pixels.shape == (1, 3, 16, 16)
+    expected = mgca(stored, inverted, 16)
+    assert np.abs(pixels[0] * 255 - expected).max() <= 1
+    assert np.abs(pixels[0] * 255 - mgca(stored, not inverted, 16)).max() > 20
+    assert (pixels[0][:, expected == 0] == 0).all()
 
 
 @pytest.mark.parametrize("window", list(recipes.WINDOWS))

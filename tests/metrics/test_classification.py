@@ -78,6 +78,7 @@ def at(one, weight, keys=None):
     return {key: value[0] for key, value in one(weight[None], keys).items()}
 
 
+@pytest.mark.equality("scikit-learn, AUROC and AP of labels: macro, weighted, micro; 1e-12")
 @LAWS
 @given(tables(multilabel=True, smallest_width=1, weights="counts"))
 def test_multilabel_ranking_equals_sklearn_with_ties_nan_and_weights(table):
@@ -86,6 +87,7 @@ def test_multilabel_ranking_equals_sklearn_with_ties_nan_and_weights(table):
     check_ranking(at(one, weight, [key for key in one.metrics if "@" not in key]), weight, target, prob)
 
 
+@pytest.mark.equality("scikit-learn, AUROC and AP of classes, one against the rest; 1e-12")
 @LAWS
 @given(tables(smallest_width=3, weights="counts"))
 def test_multiclass_ranking_equals_sklearn_one_vs_rest(table):
@@ -103,6 +105,10 @@ def test_multiclass_auroc_equals_sklearn_on_probabilities_that_sum_to_one(rng):
         assert scores[key].value == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.equality(
+    "scikit-learn, accuracy, balanced accuracy, MCC, precision, recall, F1, Jaccard of classes: "
+    "macro, weighted, micro; 1e-12"
+)
 @pytest.mark.trap("methods 9: macro and weighted P/R/F1 with zero_division 0; accuracy equals weighted recall")
 @LAWS
 @given(tables(smallest_width=3))
@@ -140,6 +146,7 @@ def test_mcc_equals_sklearn_on_repeated_cases(table):
         )
 
 
+@pytest.mark.equality("scikit-learn, the same of two classes; 1e-12")
 @LAWS
 @given(tables(smallest_width=2).filter(lambda table: table[1].shape[1] == 2))
 def test_binary_decisions_equal_sklearn(table):
@@ -162,6 +169,7 @@ def test_binary_decisions_equal_sklearn(table):
     )
 
 
+@pytest.mark.equality("scikit-learn, the same of labels, with samples and subset; 1e-12")
 @pytest.mark.trap("methods 3.2: every reading of threshold and average is stored, none is claimed to be the printed one")
 @LAWS
 @given(tables(multilabel=True, smallest_width=2))
@@ -213,6 +221,53 @@ def test_multilabel_support_weighting_equals_sklearn_on_fully_labelled_cases(tab
             np.testing.assert_allclose(values[f"{name}.weighted@fixed_0.5"], expected, atol=1e-12)
         else:
             assert np.isnan(values[f"{name}.weighted@fixed_0.5"])
+
+
+def official_ctclip(target, prob):
+    """Means over labels of AUROC, accuracy and precision, each label at CT-CLIP's threshold."""
+    columns = []
+    for outcome, score in zip(target.T.astype(bool), prob.T, strict=True):
+        nearest, threshold = np.inf, 0.0
+        for step in range(100):
+            called = score > np.linspace(0, 1, 100)[step]
+            distance = np.sqrt((1 - called[outcome].mean()) ** 2 + called[~outcome].mean() ** 2)
+            if distance <= nearest:
+                nearest, threshold = distance, np.linspace(0, 1, 100)[step]
+        called = score > threshold
+        columns.append(
+            [
+                sk.roc_auc_score(outcome, score),
+                (called == outcome).mean(),
+                outcome[called].mean() if called.any() else 0.0,
+            ]
+        )
+    return dict(
+        zip(
+            (
+                "auroc",
+                "accuracy.label@closest_topleft_test",
+                "precision.macro@closest_topleft_test",
+            ),
+            np.mean(columns, axis=0),
+            strict=True,
+        )
+    )
+
+
+@pytest.mark.equality(
+    "ibrahimethemhamamci/CT-CLIP, scripts/bootstrap_values.py: AUROC, accuracy and precision at "
+    "the threshold of each label; 1e-12"
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_labels_are_scored_as_the_evaluation_of_ct_clip(seed):
+    rng = np.random.default_rng(seed)
+    target = (rng.random((150, 18)) < rng.uniform(0.03, 0.6, 18)).astype(float)
+    target[:2] = [[0], [1]]
+    prob = np.clip(rng.normal(0.35 + 0.2 * target, 0.2), 0, 1)
+    prob = np.linspace(0, 1, 100)[np.rint(99 * prob).astype(int)] if seed % 2 else np.round(prob, 3)
+    scores = evaluate(target, prob, classes=names(18), multilabel=True, resamples=0)
+    expected = official_ctclip(target, prob)
+    assert {key: scores[key].value for key in expected} == pytest.approx(expected, rel=1e-12)
 
 
 def test_validation_thresholds_decide_the_test_cases():

@@ -59,6 +59,7 @@ def test_masks_that_overlap_have_regions_too(rng: np.random.Generator) -> None:
     assert float(values["recall.middle"]) == pytest.approx(binary.recall(pred[1], true[1]), rel=1e-12)
 
 
+@pytest.mark.equality("MONAI, compute_dice and compute_iou with ignore_empty; 1e-6")
 def test_present_counts_the_cases_that_hold_the_class_as_monai_does(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
     metrics = pytest.importorskip("monai.metrics")
     import torch
@@ -126,6 +127,7 @@ def test_a_saved_table_gives_every_score_again(pairs: list[tuple[np.ndarray, np.
     assert np.isnan([one["dice.tumour"].low, one["dice.tumour"].high]).all()
 
 
+@pytest.mark.equality("voreille/hecktor, aggregated Dice by its formula; 1e-12")
 def test_volumes_of_voxels_of_several_sizes_are_added_as_hecktor_does(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
     spacings = [(1.0 + n, 2.0, 0.5) for n in range(len(pairs))]
     each = [dense.segmentation_case(p, t, 4, spacing) for (p, t), spacing in zip(pairs, spacings, strict=True)]
@@ -139,3 +141,97 @@ def test_volumes_of_voxels_of_several_sizes_are_added_as_hecktor_does(pairs: lis
     assert list(scores["dice.aggregated_mm3"].per_class.values()) == pytest.approx(expected, rel=1e-12)
     assert scores["dice.aggregated_mm3"].value == pytest.approx(np.mean(expected), rel=1e-12)
     assert scores["dice.aggregated_mm3"].value != scores["dice.aggregated"].value
+
+
+def official_endovis(
+    preds: list[np.ndarray], trues: list[np.ndarray], classes: int
+) -> dict[str, float]:
+    """The evaluation of ISINet as SurgicalSAM gives it, frame by frame, in its order."""
+    challenge, either, inside, outside = [], [], 0, 0
+    of_class: dict[int, list[float]] = {number: [] for number in range(1, classes + 1)}
+    for pred, true in zip(preds, trues, strict=True):
+        if not pred.any():
+            if true.any():
+                challenge.append(0.0)
+                either.append(0.0)
+                for number in np.unique(true[true > 0]):
+                    of_class[number].append(0.0)
+            continue
+        frame = {}
+        for number in range(1, classes + 1):
+            both, union = (pred == number) & (true == number), (pred == number) | (true == number)
+            if union.any():
+                frame[number] = both.sum() / union.sum()
+                of_class[number].append(frame[number])
+                inside, outside = inside + both.sum(), outside + union.sum()
+        either.append(float(np.mean(list(frame.values()))))
+        there = [value for number, value in frame.items() if (true == number).any()]
+        challenge += [float(np.mean(there))] if there else []
+    classwise = [np.mean(values) for values in of_class.values() if values]
+    means = {"challenge_iou": challenge, "isi_iou": either, "iou": classwise}
+    return {key: float(np.mean(each)) for key, each in means.items()} | {"m_iou": inside / outside}
+
+
+@pytest.mark.equality(
+    "BCV-Uniandes/ISINet and wenxi-yue/SurgicalSAM, eval_endovis: challenge IoU, ISI IoU, "
+    "mcIoU, mIoU; 1e-12 (5e-6 against its own rounding)"
+)
+@pytest.mark.parametrize("seed", range(6))
+def test_frames_are_scored_as_the_evaluation_of_endovis(seed: int) -> None:
+    """Seven instruments, some in no frame; frames empty in one, the other and both."""
+    rng = np.random.default_rng(seed)
+    preds, trues = [], []
+    for number in range(16):
+        there = rng.choice(np.arange(1, 7), 3, replace=False) * (number not in (1, 2))
+        seen = np.append(there[:2], rng.integers(1, 8)) * (number not in (0, 2))
+        frame = rng.choice(np.append(there, 0), (9, 11))
+        trues.append(frame)
+        kept = np.isin(frame, seen) & (rng.random(frame.shape) < 0.7)
+        preds.append(np.where(kept, frame, rng.choice(np.append(seen, 0), frame.shape)))
+    assert not preds[0].any()
+    assert not trues[1].any()
+    each = [dense.segmentation_case(p, t, 8, (1, 1)) for p, t in zip(preds, trues, strict=True)]
+    names = [str(number) for number in range(len(each))]
+    scores = CaseValues.of(names, names, each).measure(tuple("abcdefg"), "px").scores()
+    expected = official_endovis(preds, trues, 7)
+    assert {key: scores[key].value for key in expected} == pytest.approx(expected, rel=1e-12)
+    assert len({round(value, 6) for value in expected.values()}) == 4
+    assert scores["m_iou.all"].value < scores["m_iou"].value, "a frame without prediction counts"
+
+
+@pytest.mark.equality(
+    "voreille/hecktor, evaluate_segmentation2022: aggregated Dice of GTVp, GTVn and their mean, "
+    "volumes by SimpleITK; 1e-12"
+)
+def test_hecktor_volumes_are_those_of_simpleitk(rng: np.random.Generator) -> None:
+    """Patients without a primary, without nodes, without a prediction, on grids of their own."""
+    sitk = pytest.importorskip("SimpleITK")
+    volumes = np.zeros((2, 2))
+    each = []
+    for number in range(6):
+        spacing = tuple(rng.uniform(0.7, 4, 3))
+        shape = rng.integers(4, 9, 3)
+        pred, true = (rng.choice(3, shape, p=(0.8, 0.1, 0.1)) for _ in range(2))
+        true[true == number] = 0
+        pred[(pred == number) & (number == 2)] = 0  # nodes are in neither
+        pred *= number != 3
+        each.append(dense.segmentation_case(pred, true, 3, spacing[::-1]))
+        images = [sitk.GetImageFromArray(labels.astype(np.uint8)) for labels in (true, pred)]
+        for image in images:
+            image.SetSpacing(spacing)
+        overlap, sizes = sitk.LabelOverlapMeasuresImageFilter(), sitk.LabelStatisticsImageFilter()
+        overlap.Execute(*images)
+        for place, label in enumerate((1, 2)):
+            size = 0.0
+            for image in images:
+                sizes.Execute(image, image)
+                if sizes.HasLabel(label):
+                    size += sizes.GetCount(label) * np.prod(spacing)
+            both = overlap.GetDiceCoefficient(label) * size / 2 if size else 0
+            volumes[place] += both, size
+    names = [str(number) for number in range(6)]
+    measured = CaseValues.of(names, names, each).measure(("GTVp", "GTVn"), "mm")
+    score = measured.scores(["dice.aggregated_mm3"])["dice.aggregated_mm3"]
+    expected = 2 * volumes[:, 0] / volumes[:, 1]
+    assert list(score.per_class.values()) == pytest.approx(expected, rel=1e-12)
+    assert score.value == pytest.approx(expected.mean(), rel=1e-12)

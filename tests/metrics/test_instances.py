@@ -160,6 +160,7 @@ def test_the_cremi_score_is_the_root_of_the_product():
 # -------------------------------------------------------------------------------------------- scikit-image
 
 
+@pytest.mark.equality("scikit-image, variation_of_information and adapted_rand_error; 1e-9")
 @pytest.mark.parametrize("shape", [(40, 50), (7, 21, 30)])
 @pytest.mark.parametrize("ignore", [(0,), (), (0, 3), (2, 5)])
 def test_scores_equal_scikit_image(rng, shape, ignore):
@@ -316,6 +317,9 @@ def test_sums_stay_exact_in_volumes_of_billions_of_voxels():
 # -------------------------------------------------------------------------------------------- SNEMI and masks
 
 
+@pytest.mark.equality(
+    "cremi/cremi_python and SNEMI3D, adapted Rand error with its term for unassigned voxels; 1e-9"
+)
 @pytest.mark.parametrize("shape", [(40, 50), (7, 21, 30)])
 def test_the_snemi_convention_equals_a_dense_formula(rng, shape):
     for ids in (3, 20):
@@ -561,6 +565,7 @@ def neurons(samples):
         return file["labels"][:48]
 
 
+@pytest.mark.equality("scikit-image, the same on real neurons")
 def test_real_neurons_with_splits_and_merges_equal_scikit_image(neurons, rng):
     """A segmentation that cuts bodies at a plane, joins some, moves a few voxels and loses others to 0."""
     pred = neurons.astype(np.uint32)

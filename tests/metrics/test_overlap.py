@@ -11,11 +11,12 @@ from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_sco
 
 from medprobe.errors import RequestError
 from medprobe.metrics import overlap
-from medprobe.metrics.overlap import Overlap, endovis, lesion_volumes, overlap_of_masks
+from medprobe.metrics.overlap import lesion_volumes, overlap_of_masks
 
 K = 4
 
 
+@pytest.mark.equality("scikit-learn, Dice (F1), IoU, precision, recall of voxels; 1e-12")
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_overlap_equals_scikit_learn(data: st.DataObject) -> None:
@@ -57,33 +58,6 @@ def test_masks_that_overlap_each_other_are_counted_one_by_one(rng: np.random.Gen
     assert found.dice.tolist() == [overlap.dice(p, t) for p, t in zip(pred, true, strict=True)]
 
 
-def endovis_by_hand(preds: list[np.ndarray], trues: list[np.ndarray], classes: int) -> dict[str, float]:
-    """The readings, image by image, as the methods sheet states them."""
-    challenge, isi = [], []
-    per_class: dict[int, list[float]] = {c: [] for c in range(1, classes + 1)}
-    for pred, true in zip(preds, trues, strict=True):
-        there, seen = set(np.unique(true)) - {0}, set(np.unique(pred)) - {0}
-        ious = {c: ((pred == c) & (true == c)).sum() / ((pred == c) | (true == c)).sum() for c in there | seen}
-        if there:
-            challenge.append(np.mean([ious[c] for c in there]))
-        if there | seen:
-            isi.append(np.mean(list(ious.values())))
-        for c, value in ious.items():
-            per_class[c].append(value)
-    return {"challenge_iou": np.mean(challenge), "isi_iou": np.mean(isi), "mc_iou": np.mean([np.mean(v) for v in per_class.values() if v])}
-
-
-def test_endovis_readings_equal_those_worked_image_by_image(rng: np.random.Generator) -> None:
-    from medprobe.metrics.percase import measure_cases
-
-    preds, trues = ([rng.choice(4, (6, 6), p=p) * rng.integers(0, 2) for _ in range(12)] for p in ([0.5, 0.2, 0.2, 0.1], [0.6, 0.2, 0.1, 0.1]))
-    each = [overlap.overlap(p, t, 4) for p, t in zip(preds, trues, strict=True)]
-    found = Overlap(*(np.stack([getattr(one, name)[1:] for one in each]) for name in ("tp", "fp", "fn")))
-    scores = measure_cases(endovis(found), np.arange(12), ("one", "two", "three")).scores()
-    expected = endovis_by_hand(preds, trues, 3)
-    assert {name: scores[name].value for name in expected} == pytest.approx(expected)
-
-
 def test_lesion_volumes_are_those_of_untouched_components() -> None:
     pred, true = np.zeros((6, 8, 8), bool), np.zeros((6, 8, 8), bool)
     true[0, 0:2, 0:2] = True  # found: touched in one voxel
@@ -93,6 +67,36 @@ def test_lesion_volumes_are_those_of_untouched_components() -> None:
     true[5, 0, 7] = True  # missed
     assert lesion_volumes(pred, true, (3, 2, 2)) == pytest.approx((2 * 12 / 1000, 12 / 1000))
     assert lesion_volumes(np.zeros_like(pred), np.zeros_like(pred), (1, 1, 1)) == (0, 0)
+
+
+@pytest.mark.equality(
+    "lab-midas/autoPET, val_script: false positive and false negative volume, Dice; 1e-12"
+)
+@pytest.mark.parametrize(
+    "share", [(0.03, 0.03), (0.08, 0.02), (0.0, 0.05), (0.05, 0.0), (0.0, 0.0)]
+)
+def test_lesions_are_scored_as_the_script_of_autopet(
+    rng: np.random.Generator, share: tuple[float, float]
+) -> None:
+    """Component by component, 18-connected by scikit-image; an empty pair is 0/0."""
+    measure = pytest.importorskip("skimage.measure")
+    for _ in range(10):
+        pred, true = (rng.random((9, 12, 10)) < part for part in share)
+        spacing = rng.uniform(0.5, 4, 3)
+        volumes = []
+        for mask, other in ((pred, true), (true, pred)):
+            parts = measure.label(mask, connectivity=2)
+            alone = [(parts == number) for number in range(1, parts.max() + 1)]
+            volumes.append(
+                sum(int(part.sum()) for part in alone if not (part & other).any())
+                * spacing.prod()
+                / 1000
+            )
+        assert lesion_volumes(pred, true, spacing) == pytest.approx(tuple(volumes), rel=1e-12)
+        size = pred.sum() + true.sum()
+        assert overlap.dice(pred, true) == pytest.approx(
+            2 * (pred & true).sum() / size if size else np.nan, nan_ok=True
+        )
 
 
 @pytest.mark.parametrize(

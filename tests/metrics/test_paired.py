@@ -178,6 +178,7 @@ def test_few_patients_have_no_p_or_no_interval_and_a_reason(rng, n):
         assert (found.low, found.high) == pytest.approx((change.min(), change.max()))
 
 
+@pytest.mark.equality("scipy, permutation_test of pairs; 1e-9")
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10_000), st.integers(6, 12), st.booleans())
 def test_swapping_whole_patients_is_the_permutation_test_of_scipy(seed, n, rounded):
@@ -319,6 +320,7 @@ def test_holm_keeps_the_order_and_lies_between_p_and_bonferroni(p):
     assert (np.diff(adjusted[np.argsort(p)]) >= 0).all()
 
 
+@pytest.mark.equality("scipy, wilcoxon; 1e-6")
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10_000), st.integers(1, 70), st.booleans())
 def test_signed_ranks_of_one_case_per_patient_are_those_of_scipy(seed, n, coarse):

@@ -1,5 +1,7 @@
 """Surgical phases: each convention on videos worked by hand, and the relaxed one against a frame-by-frame reading."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -147,6 +149,127 @@ def test_relaxed_frames_equal_a_frame_by_frame_reading_of_the_rules(segments, se
                 expected[end - t + i if fixed else start + i] = True
         start = end
     assert relaxed_right(true - 1, predicted - 1, fixed).tolist() == expected
+
+
+def official_video(true, predicted):
+    """One video of phases 1 to 7 by the rules of Evaluate.m, in per cent: accuracy, and a row of
+    jaccard, precision, recall and f1 for each phase. The last frames of a segment are looked at,
+    and the first are changed."""
+    off = predicted - true
+    begins = [0, *(np.flatnonzero(np.diff(true)) + 1), len(true)]
+    for begin, end in pairwise(begins):
+        phase, margin = true[begin], min(10, end - begin)
+        segment = off[begin:end]
+        behind = [-1, -2] if phase in (6, 7) else [-1]
+        ahead = [1, 2] if phase in (4, 5, 6, 7) else [1]
+        for place in range(margin):
+            if segment[place] in behind:
+                segment[place] = 0
+        for place, value in enumerate(segment[end - begin - margin :].copy()):
+            if value in ahead:
+                segment[place] = 0
+    rows = []
+    for phase in range(1, 8):
+        if not (true == phase).any():
+            rows.append([np.nan] * 4)
+            continue
+        either = (true == phase) | (predicted == phase)
+        hits = 100 * float((off[either] == 0).sum())
+        with np.errstate(all="ignore"):
+            precision = np.float64(hits) / (predicted == phase).sum()
+            recall = hits / (true == phase).sum()
+            rows.append(
+                [
+                    hits / either.sum(),
+                    precision,
+                    recall,
+                    2 * precision * recall / (precision + recall),
+                ]
+            )
+    return 100 * (off == 0).mean(), np.array(rows)
+
+
+@pytest.mark.equality(
+    "isyangshu/Surgformer, Main_AutoLaparo.m and Evaluate.m (TMRNet's): relaxed accuracy, "
+    "Jaccard, precision, recall, F1; 1e-12"
+)
+@pytest.mark.parametrize("seed", range(8))
+def test_relaxed_scores_are_those_of_the_official_script(seed):
+    """Predictions lag, run ahead, skip phases and never call one; some videos lack a phase."""
+    rng = np.random.default_rng(seed)
+    videos = []
+    for number in range(7):
+        phases = [phase for phase in range(1, 8) if phase != 1 + (number + seed) % 9] + [
+            int(rng.integers(1, 8))
+        ]
+        true = np.repeat(phases, rng.integers(3, 40, len(phases)))
+        predicted = np.clip(
+            np.roll(true, rng.integers(-12, 13))
+            + rng.choice([0, 0, 0, 0, 1, -1, 2, -2], len(true)),
+            1,
+            7,
+        )
+        predicted[predicted == 1 + number % 8] = 3
+        videos.append((true, predicted))
+    accuracy, rows = zip(*(official_video(*video) for video in videos), strict=True)
+    table = np.minimum(np.array(rows), 100).transpose(
+        2, 1, 0
+    )  # what passes 100 is cut: (scores, phases, videos)
+    true, predicted = (np.concatenate(side) - 1 for side in zip(*videos, strict=True))
+    names = np.repeat([f"v{number}" for number in range(7)], [len(one) for one, _ in videos])
+    scores = scores_of(true, predicted, names, SEVEN, resamples=0)
+    assert scores["accuracy.video_relaxed_matlab"].value == pytest.approx(
+        np.mean(accuracy) / 100, rel=1e-12
+    )
+    for name, values in zip(("jaccard", "precision", "recall", "f1"), table, strict=True):
+        found = scores[f"{name}.phase_relaxed_matlab"]
+        phases = [np.mean(one[~np.isnan(one)]) for one in values]
+        assert list(found.per_class.values()) == pytest.approx(np.array(phases) / 100, rel=1e-12)
+        assert found.value == pytest.approx(np.mean(phases) / 100, rel=1e-12)
+    assert (
+        scores["jaccard.phase_relaxed_matlab"].value != scores["jaccard.phase_relaxed_fixed"].value
+    )
+    assert scores["jaccard.phase_relaxed_matlab"].value > scores["jaccard.phase"].value
+
+
+@pytest.mark.equality(
+    "isyangshu/Surgformer, the same averages without the relaxed boundary: accuracy, Jaccard, "
+    "precision, recall; 1e-12"
+)
+def test_plain_scores_are_averaged_as_the_official_script_does(rng):
+    true = np.sort(rng.integers(0, 7, (5, 90)), axis=1)
+    true[0][true[0] == 4], true[3][true[3] == 0] = 3, 1
+    predicted = np.where(rng.random(true.shape) < 0.6, true, rng.integers(0, 7, true.shape))
+    predicted[1][predicted[1] == 2] = 1
+    scores = scores_of(
+        true.ravel(), predicted.ravel(), np.repeat(list("abcde"), 90), SEVEN, resamples=0
+    )
+    tables = {
+        "jaccard.phase": [],
+        "precision.phase": [],
+        "recall.phase": [],
+        "precision.phase_nan_ignored": [],
+    }
+    for phase in range(7):
+        there = [
+            (t == phase, p == phase)
+            for t, p in zip(true, predicted, strict=True)
+            if (t == phase).any()
+        ]
+        tables["jaccard.phase"].append(np.mean([(t & p).sum() / (t | p).sum() for t, p in there]))
+        tables["recall.phase"].append(np.mean([(t & p).sum() / t.sum() for t, p in there]))
+        tables["precision.phase"].append(
+            np.mean([(t & p).sum() / max(1, p.sum()) for t, p in there])
+        )
+        tables["precision.phase_nan_ignored"].append(
+            np.mean([(t & p).sum() / p.sum() for t, p in there if p.any()])
+        )
+    assert {key: scores[key].value for key in tables} == pytest.approx(
+        {key: np.mean(values) for key, values in tables.items()}, rel=1e-12
+    )
+    assert scores["accuracy.video"].value == pytest.approx(
+        (true == predicted).mean(axis=1).mean(), rel=1e-12
+    )
 
 
 def test_frames_are_put_in_order_within_their_video(rng):

@@ -46,6 +46,7 @@ def by_itk(moving, displacement):
     return sitk.GetArrayFromImage(sitk.Resample(sitk.GetImageFromArray(moving), fixed, transform, sitk.sitkNearestNeighbor, 0))
 
 
+@pytest.mark.equality("SimpleITK, labels warped by a displacement, nearest; identical")
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("smooth", [False, True])
 def test_nearest_labels_are_those_of_simpleitk(rng, shape, smooth):
@@ -96,6 +97,9 @@ def test_linear_labels_are_the_largest_interpolated_mask(rng, shape, halves):
     np.testing.assert_array_equal(warp_labels(moving, displacement, "linear"), by_one_hot(moving, displacement))
 
 
+@pytest.mark.equality(
+    "scipy, map_coordinates of order 0: labels that end at the outermost centres; identical"
+)
 @pytest.mark.parametrize("shape", [(8, 20, 22), (40, 31)])
 def test_labels_that_end_at_the_outermost_centres_are_those_of_scipy(rng, shape):
     labels = rng.integers(0, 4, shape).astype(np.uint8)
@@ -302,6 +306,10 @@ def by_correlation(displacement):
     return np.linalg.det(jacobian)[(slice(2, -2),) * dims]
 
 
+@pytest.mark.equality(
+    "MDL-UzL/L2R, evaluation/utils.py: Jacobian determinant and SDlogJ by its filters, and "
+    "folding; 1e-9"
+)
 @pytest.mark.parametrize("shape", [*SHAPES, (5, 5, 5), (5, 6)])
 @pytest.mark.parametrize("size", [0.2, 3.0])
 def test_determinant_folding_and_sdlogj_are_those_of_a_filter_bank(rng, shape, size):

@@ -170,6 +170,7 @@ def mean_of_means(*samples, axis):
     return np.mean([np.mean(sample, axis=axis) for sample in samples], axis=0)
 
 
+@pytest.mark.equality("scipy, BCa intervals from the same replicates; 1e-9")
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10_000), st.integers(5, 40), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
 def test_bca_is_that_of_scipy_on_the_same_replicates(seed, n, confidence):

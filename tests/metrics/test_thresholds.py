@@ -18,6 +18,7 @@ def columns(pairs):
     return np.array([outcome for outcome, _ in pairs]), np.array([score / 12 for _, score in pairs])
 
 
+@pytest.mark.equality("scikit-learn, roc_curve: Youden's threshold; identical")
 @settings(deadline=None)
 @given(PAIRS)
 def test_youden_is_the_best_observed_threshold_and_the_highest_of_equals(pairs):
@@ -41,6 +42,9 @@ def test_f1_is_the_best_observed_threshold(pairs):
     assert choose("f1_val", outcome, score) == best
 
 
+@pytest.mark.equality(
+    "ibrahimethemhamamci/CT-CLIP, find_threshold of bootstrap_values.py; identical"
+)
 @pytest.mark.trap("methods 3.2: the CT-CLIP rule searches linspace(0, 1, 100) for the point closest to the top left")
 @settings(deadline=None)
 @given(PAIRS)

@@ -36,7 +36,7 @@ OVERLAP = (
     Entry("precision", "overlap", "TP / (TP + FP), averaged as dice", "NaN where the class is not predicted", SKLEARN, "1e-12 relative"),
     Entry("recall", "overlap", "TP / (TP + FN), averaged as dice", "NaN where the class is not there", SKLEARN, "1e-12 relative"),
     Entry("dice.aggregated", "overlap", "2 ΣTP / (2 ΣTP + ΣFP + ΣFN), sums over cases per class, then mean over classes", "NaN where the class is in no case", "the formula on pooled voxels", "1e-12 relative"),
-    Entry("dice.aggregated_mm3", "overlap, 3D", "dice.aggregated of volumes in mm³, of voxels that differ in size between cases (HECKTOR 2022)", "NaN where the class is in no case", "the formula on volumes", "1e-12 relative"),
+    Entry("dice.aggregated_mm3", "overlap, 3D", "dice.aggregated of volumes in mm³, of voxels that differ in size between cases (HECKTOR 2022)", "NaN where the class is in no case", "HECKTOR's formula on SimpleITK's counts", "1e-12 relative"),
     Entry("iou.aggregated", "overlap", "ΣTP / (ΣTP + ΣFP + ΣFN), as dice.aggregated", "as dice.aggregated", SKLEARN + " on pooled voxels", "1e-12 relative"),
     Entry("precision.aggregated", "overlap", "ΣTP / (ΣTP + ΣFP), as dice.aggregated", "NaN where the class is never predicted", SKLEARN + " on pooled voxels", "1e-12 relative"),
     Entry("recall.aggregated", "overlap", "ΣTP / (ΣTP + ΣFN), as dice.aggregated", "NaN where the class is in no case", SKLEARN + " on pooled voxels", "1e-12 relative"),
@@ -45,14 +45,14 @@ OVERLAP = (
     Entry("precision.present", "overlap", "precision of the cases whose truth holds the class", "NaN where the class is not there, or not predicted", SKLEARN, "1e-12 relative"),
     Entry("precision.zero", "overlap", "precision, 0 where the class is there and nothing is predicted", BOTH_EMPTY, SKLEARN + ", zero_division=0", "1e-12 relative"),
     Entry("precision.zero.present", "overlap", "precision.zero of the cases whose truth holds the class (Table 14)", "NaN where the class is not there", SKLEARN + ", zero_division=0", "1e-12 relative"),
-    Entry("challenge_iou", "overlap, 2D", "mean over images of the mean IoU over the classes in the truth (EndoVis challenge IoU)", "images without instruments are left out; nothing predicted counts 0", "worked image by image", "1e-12 relative"),
-    Entry("isi_iou", "overlap, 2D", "mean over images of the mean IoU over the classes in truth or prediction (ISI IoU)", "images with neither are left out", "worked image by image", "1e-12 relative"),
-    Entry("m_iou", "overlap, 2D", "sum of intersections / sum of unions over classes and images; images in which nothing is predicted are left out, as in the evaluation of SurgicalSAM", "NaN without any prediction", "worked image by image", "1e-12 relative"),
+    Entry("challenge_iou", "overlap, 2D", "mean over images of the mean IoU over the classes in the truth (EndoVis challenge IoU)", "images without instruments are left out; nothing predicted counts 0", "the evaluation of ISINet, frame by frame", "1e-12 relative"),
+    Entry("isi_iou", "overlap, 2D", "mean over images of the mean IoU over the classes in truth or prediction (ISI IoU)", "images with neither are left out", "the evaluation of ISINet, frame by frame", "1e-12 relative"),
+    Entry("m_iou", "overlap, 2D", "sum of intersections / sum of unions over classes and images; images in which nothing is predicted are left out, as in the evaluation of SurgicalSAM", "NaN without any prediction", "the evaluation of ISINet, frame by frame", "1e-12 relative"),
     Entry("m_iou.all", "overlap, 2D", "sum of intersections / sum of unions over classes and all images", "NaN where no image holds any", SKLEARN + " on pooled pixels", "1e-12 relative"),
     Entry("binary_iou", "overlap, 2D", "IoU of any class against background, mean over images", "NaN where neither holds any", SKLEARN, "1e-12 relative"),
     Entry("binary_iou.aggregated", "overlap, 2D", "IoU of any class against background, sums over images", "NaN where no image holds any", SKLEARN + " on pooled pixels", "1e-12 relative"),
-    Entry("false_positive_volume", "overlap, 3D", "volume of the 18-connected components of the prediction that touch no truth, per case (autoPET)", "0 where nothing is predicted", "worked by hand", "exact", "ml", False),
-    Entry("false_negative_volume", "overlap, 3D", "volume of the 18-connected components of the truth that no prediction touches, per case (autoPET)", "0 where nothing is there", "worked by hand", "exact", "ml", False),
+    Entry("false_positive_volume", "overlap, 3D", "volume of the 18-connected components of the prediction that touch no truth, per case (autoPET)", "0 where nothing is predicted", "autoPET's script, component by component", "1e-12 relative", "ml", False),
+    Entry("false_negative_volume", "overlap, 3D", "volume of the 18-connected components of the truth that no prediction touches, per case (autoPET)", "0 where nothing is there", "autoPET's script, component by component", "1e-12 relative", "ml", False),
 )  # fmt: skip
 SURFACE = (
     Entry("hd", "surface", "largest distance from a border voxel of either mask to the border of the other", EITHER_EMPTY, MEDPY + ".hd", "identical bits", DISTANCE, False),
@@ -85,8 +85,8 @@ REGISTRATION = (
         BOTH_EMPTY, "scipy map_coordinates", "exact",
     ),
     Entry("dice.unregistered", "registration", "dice of the moving labels as they lie on the fixed grid: no displacement at all", BOTH_EMPTY, SKLEARN, "1e-12 relative"),
-    Entry("folding_fraction", "registration", "share of voxels with det(I + ∇u) ≤ 0; central differences, two voxels cropped at each side", "NaN with fewer than five voxels along an axis", "analytic fields", "1e-6", None, False),
-    Entry("sdlogj", "registration", "standard deviation of log(clip(det(I + ∇u) + 3, 1e-9, 1e9)) (Learn2Reg)", "NaN with fewer than five voxels along an axis", "the formula", "1e-6", None, False),
+    Entry("folding_fraction", "registration", "share of voxels with det(I + ∇u) ≤ 0; central differences, two voxels cropped at each side", "NaN with fewer than five voxels along an axis", "Learn2Reg's filters; analytic fields", "exact", None, False),
+    Entry("sdlogj", "registration", "standard deviation of log(clip(det(I + ∇u) + 3, 1e-9, 1e9)) (Learn2Reg)", "NaN with fewer than five voxels along an axis", "Learn2Reg's filters", "1e-9 relative", None, False),
     Entry("landmark_error", "registration", "distance of fixed landmark + u to the moving landmark, mean over landmarks (Python only)", "NaN outside the grid", "worked by hand", "1e-6", DISTANCE, False),
     *(
         Entry(f"{key}.sd", "registration", SPREAD.format(key=key), "NaN without a defined pair", "numpy.std", "1e-12 relative", unit, False)
@@ -145,6 +145,7 @@ classification, folds, intervals and what is ignored stand in [protocols](protoc
   exist as `<key>.<region>` too, each a mean over cases. `organ` (msd-liver, msd-pancreas, msd-hepaticvessel): the first class
   alone; `tumour` (HECKTOR): GTVp or GTVn.
 - Agreement is with the reference of the same row, and held by the tests; on real masks see `tests/metrics/test_real_data.py`.
+  `make equalities` lists the official program or package behind every number, here and elsewhere, and the test.
 - In Python: `medprobe.metrics.dice, iou, precision, recall, hd, hd95, asd, assd, nsd, hd95_monai, hd95_surfel, surface_dice,
   lesion_volumes` of masks; `voi` (split and merge), `adapted_rand_error` (`convention="skimage"` is arand, `"snemi"`
   arand_snemi), `average_precision`, `cremi_score` of instances; `warp_labels, landmark_error, folding_fraction, sdlogj` of
