@@ -68,6 +68,26 @@ def test_a_perfect_auc_is_as_sure_as_its_rarer_outcome():
     assert (score.low, score.high) == pytest.approx((all_right(10, 99), 1), abs=1e-4)
 
 
+@pytest.mark.parametrize("target", [[0] * 20, [1] * 20])
+@pytest.mark.parametrize("right", [True, False])
+def test_one_outcome_alone_has_intervals_of_what_is_defined(target, right):
+    called = np.array(target) if right else 1 - np.array(target)
+    found = combine_folds([measure(np.array(target), np.eye(2)[called], classes=("no", "yes"))])
+    assert np.isnan(found["auroc"].value)
+    for key, score in found.items():
+        if not np.isnan(score.value):
+            assert 0 <= score.low <= score.value <= score.high <= 1, key
+            assert score.small, key
+    recall = found["recall@fixed_0.5"]
+    assert recall.high - recall.low > 0.5, "without the other outcome nothing is known of it"
+
+
+def test_a_class_that_no_case_has_does_not_stop_a_perfect_score():
+    found = combine_folds([measure(np.arange(40) % 2, np.eye(3)[np.arange(40) % 2], classes="abc")])
+    assert (found["mcc"].value, found["mcc"].high) == (1, 1)
+    assert "0 patients with c" in found["mcc"].small
+
+
 def test_equal_values_have_no_width():
     assert ends_of(np.full(20, 0.3), "dice") == pytest.approx((0.3, 0.3))
     assert ends_of(np.zeros(20), "hd95", {"hd95": ("mm", False)}) == (0, 0)

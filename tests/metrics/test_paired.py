@@ -232,6 +232,28 @@ def test_a_patient_without_a_pair_in_one_seed_still_counts_in_the_other():
     assert (found.n_patients, found.n_patients_left_out, found.n_undefined) == (8, 0, (3, 0, 0))
 
 
+@pytest.mark.parametrize("without", [(0, 1), (3,), (9,)])
+def test_a_patient_without_a_pair_in_one_seed_is_swapped_in_the_other_alone(rng, without):
+    values = rng.normal(0.3, 1, (2, 10))
+    values[0, list(without)] = np.nan
+    zero = measure_cases({"x": np.zeros(10)}, np.arange(10))
+    found = difference([([measure_cases({"x": each}, np.arange(10))], [zero]) for each in values], "x")
+    known = ~np.isnan(values)
+    parts = known / known.sum(axis=1, keepdims=True) / 2
+    worked = swapped(parts.sum(axis=0), np.where(known, parts * values, 0).sum(axis=0))
+    assert (found.low, found.high, found.p) == pytest.approx(worked)
+
+
+@pytest.mark.parametrize("thirds", [
+    (6, -1, 3, -2, 0, 2, -2, 3, 7, 7, 3), (-1, -1, 6, -1, 5, 4, 6, -1, 6, -2, 4), (1, 2, 6, 2, 2, 7, -2, -1, 5, -2, 2, 1),
+])  # fmt: skip
+def test_an_end_that_only_rounding_tells_from_0_is_0(thirds):
+    """The mean over three cases each; p is above 0.05, so 0 belongs to the interval."""
+    n = len(thirds)
+    low, _, p = swapped(np.full(n, 1 / n), np.array(thirds) / 3 / n)
+    assert (low, p > 0.05) == (0, True)
+
+
 def test_many_patients_are_left_out_in_groups(rng, monkeypatch):
     target, prob = predictions(rng, 300)
     sides = [measure(target, each, classes=CLASSES) for each in (prob, np.clip(prob + rng.normal(scale=0.2, size=(300, 1)) * [-1, 1], 0, 1))]

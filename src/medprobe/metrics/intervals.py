@@ -73,9 +73,9 @@ def at_limit(value: float, bounds: Bounds) -> bool:
 
 
 def wilson(value: float, cases: float, t: float, bounds: Bounds) -> Bounds:
-    """The interval of a share of independent cases, here of a fraction between `bounds`."""
+    """The interval of a share of independent cases, one at least, here of a fraction between `bounds`."""
     low, high = bounds
-    share, weight = (value - low) / (high - low), t * t / cases
+    share, weight = (value - low) / (high - low), t * t / max(cases, 1.0)
     middle, half = share + weight / 2, np.sqrt(weight * (share * (1 - share) + weight / 4))
     lower, upper = ((middle + sign * half) / (1 + weight) for sign in (-1, 1))
     return low + (high - low) * float(lower), low + (high - low) * float(upper)
@@ -95,7 +95,7 @@ def of_mean(point: float, values: np.ndarray, influence: np.ndarray, t: float, b
     known = np.nan_to_num(influence)
     lost = np.isnan(influence).any(axis=0) | [at_limit(value, bounds) for value in values]
     found = np.array([ends(value, column, t, bounds) for value, column in zip(values, known.T, strict=True)])
-    alone = np.array([wilson(value, max(some, 1.0), t, bounds) for value, some in zip(values, cases, strict=True)])
+    alone = np.array([wilson(value, some, t, bounds) for value, some in zip(values, cases, strict=True)])
     error = np.sqrt((known**2).sum(axis=0))
     unit = np.divide(known, error, out=np.zeros_like(known), where=error > 0)
     moved = []

@@ -149,7 +149,7 @@ class _Fold:
             rows.append(self.changes((of_case != some[:, None]).astype(np.float64)))
         whole = self.changes(np.ones((1, len(of_case))))
         change = whole - np.nan_to_num(np.concatenate(rows))
-        share = self._spread(change - change.mean(axis=0), whole[0], np.searchsorted(there, of_case), of_case >= 0)
+        share = self._spread(change - change.mean(axis=0), whole[0], np.searchsorted(there, of_case), np.isin(of_case, there))
         change *= 1 - share
         change += share * (whole - change.sum(axis=0))
         return there, share.mean(axis=1), change.mean(axis=1)
@@ -159,7 +159,7 @@ class _Fold:
 
         Evenly over the cases of a part (with a class, without it), and over parts as they change the difference. What
         is normalised within a part hangs on its patients as a whole: where five of a hundred patients are ill, an AUC
-        hangs on five, however alike these are. `place` (n,) is the group of each case, `some` whether it has one.
+        hangs on five, however alike these are. `place` (n,) is the group of each case, `some` whether it is one of these.
         """
         parts = list(self.parts.values()) or [np.ones(len(self.groups), dtype=bool)]
         masks = np.unique(np.stack([*parts, *(~part for part in parts)]) & some, axis=0)
@@ -277,9 +277,10 @@ def _halves(share: np.ndarray, change: np.ndarray, flips: int, seed: int) -> Ite
         weight, total = half @ share, half @ change
         empty = (weight < ROUNDING) | (weight > 1 - ROUNDING)
         weight = np.where(empty, 0.5, weight)
-        means = np.stack([total / weight, (whole - total) / (1 - weight)])
+        sums = np.stack([total, whole - total])
+        means = np.where(np.abs(sums) <= rounding, 0.0, sums) / [weight, 1 - weight]
         ends = np.where(empty, -np.inf, means.min(axis=0)), np.where(empty, np.inf, means.max(axis=0))
-        yield *ends, np.abs(whole - 2 * total) >= abs(whole) - rounding
+        yield *ends, np.abs(whole - 2 * total) >= abs(whole) - 2 * rounding
 
 
 @dataclass(frozen=True)
