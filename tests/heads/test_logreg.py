@@ -34,7 +34,7 @@ def standardised(x):
     return (x - x.mean(0)) / x.std(0)
 
 
-@pytest.mark.equality("scikit-learn, LogisticRegression: two classes")
+@pytest.mark.equality("scikit-learn, LogisticRegression: two classes; 1e-5")
 def test_two_classes_equal_scikit_learn(rng, samples_of, recorded):
     x, z = noisy(rng, 300, 12, 1)
     y = (z[:, 0] > 0.4).astype(int)
@@ -46,7 +46,7 @@ def test_two_classes_equal_scikit_learn(rng, samples_of, recorded):
     assert state.meta["gradient_norm"] <= CONVERGED
 
 
-@pytest.mark.equality("scikit-learn, LogisticRegression: several classes")
+@pytest.mark.equality("scikit-learn, LogisticRegression: several classes; 1e-5")
 def test_several_classes_equal_scikit_learn(rng, samples_of, recorded):
     x, z = noisy(rng, 400, 9, 4)
     y = z.argmax(1)
@@ -57,7 +57,7 @@ def test_several_classes_equal_scikit_learn(rng, samples_of, recorded):
     assert state.tensors["intercept"].sum() == pytest.approx(0)
 
 
-@pytest.mark.equality("scikit-learn, LogisticRegression: labels, some unknown")
+@pytest.mark.equality("scikit-learn, LogisticRegression: labels, some unknown; 1e-5")
 def test_each_label_equals_scikit_learn_on_its_labelled_samples(rng, samples_of, recorded):
     x, z = noisy(rng, 300, 8, 3)
     y = (z > [0, 0.5, 1.5]).astype(np.float32)

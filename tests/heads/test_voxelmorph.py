@@ -89,6 +89,51 @@ def test_half_resolution_keeps_the_length_of_vectors_which_monai_does_not() -> N
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
+def authors_unet(layers: list[Any], x: Any) -> Any:
+    """Their U-Net on x: convolutions of 3 with LeakyReLU 0.2, four halvings by the maximum, nearest
+    neighbours on the way up. They put the skip behind what comes up, MONAI before it."""
+    act = torch.nn.functional
+    flat = x.ndim == 4
+    convolve, pool = (act.conv2d, act.max_pool2d) if flat else (act.conv3d, act.max_pool3d)
+    left = iter(layers)
+
+    def block(x: Any) -> Any:
+        layer = next(left)
+        return act.leaky_relu(convolve(x, layer.weight, layer.bias, padding=1), 0.2)
+
+    skips = []
+    for _ in range(4):
+        skips.append(block(x))
+        x = pool(skips[-1], 2)
+    for skip in reversed(skips):
+        x = block(x)
+        for axis in range(2, x.ndim):
+            x = x.repeat_interleave(2, dim=axis)
+        x = torch.cat([skip, x], dim=1)
+    for _ in range(3):
+        x = block(x)
+    last = next(left)
+    return convolve(x, last.weight, last.bias, padding=1)
+
+
+@pytest.mark.equality(
+    "voxelmorph/voxelmorph, torch/networks.py: the default U-Net (16, 32, 32, 32; 32, 32, 32, 32, "
+    "32, 16, 16); 1e-5"
+)
+@pytest.mark.parametrize("sides", [(32, 48), (16, 32, 16)])
+def test_the_network_is_the_authors_u_net(sides: tuple[int, ...]) -> None:
+    net = shaken(VoxelMorph().network(len(sides), 1), 1.0).unet
+    layers = [layer for layer in net.modules() if hasattr(layer, "weight")]
+    widths = [16, 32, 32, 32, 32, 32, 32, 32, 32, 16, 16, len(sides)]
+    assert [layer.weight.shape[0] for layer in layers] == widths
+    x = noise(1, 2, *sides)
+    with torch.no_grad():
+        found = net(x)
+        torch.testing.assert_close(found, authors_unet(layers, x), rtol=0, atol=1e-5)
+        layers[3:5] = layers[4:2:-1]
+        assert (found - authors_unet(layers, x)).abs().max() > 1e-3
+
+
 def moved_by(image: Any, u: Any) -> Any:
     """(1, C, *sides) at x + u, linear between centres, 0 outside, corner by corner."""
     sides = image.shape[2:]

@@ -35,7 +35,7 @@ def test_rescale_gives_hounsfield_units_and_scales_the_bit_range(write_dicom) ->
     assert signed.full_range == (-32767, 32768)
 
 
-@pytest.mark.equality("pydicom, apply_windowing: the display window")
+@pytest.mark.equality("pydicom, apply_windowing: the display window; 1e-4")
 @pytest.mark.parametrize("function", [None, "LINEAR", "LINEAR_EXACT", "SIGMOID"])
 @pytest.mark.parametrize("rescale", [{}, {"RescaleSlope": "1", "RescaleIntercept": "-1000"}])
 def test_the_display_window_equals_the_reference_implementation(write_dicom, function: str | None, rescale: dict) -> None:

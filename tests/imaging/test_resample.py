@@ -49,7 +49,7 @@ def pair(folder: Path) -> Source:
 # ---------------------------------------------------------------------------------------- another grid
 
 
-@pytest.mark.equality("SimpleITK, resampling of a volume to the grid of another")
+@pytest.mark.equality("SimpleITK, resampling of a volume to the grid of another; 1e-3")
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
 @pytest.mark.parametrize(
     ("one", "other"),
