@@ -135,6 +135,30 @@ def test_finished_cells_that_a_cut_run_did_not_combine_have_their_score(out: Pat
     assert later.summary["folds"] == [0, 1, 2]
 
 
+def test_a_summary_of_an_earlier_version_has_todays_intervals_and_marks(out: Path) -> None:
+    """From its predictions; where these are gone, the marks that the number of patients gives."""
+    folder = out / "results/toy/logreg/weak"
+    whole = read_tree(out).get("toy/logreg", "weak")
+    earlier = json.loads((folder / "summary.json").read_text())
+    for score in earlier["scores"].values():
+        del score["small"], score["coverage"]
+        score |= {"low": 0.0, "high": 1.0, "n_patients": 4}
+    earlier["scores"]["ap"]["n_patients"] = 19
+    (folder / "summary.json").write_text(json.dumps(earlier))
+    anew = read_tree(out).get("toy/logreg", "weak")
+    assert whole is not None
+    assert anew is not None
+    assert anew.summary == whole.summary
+    for file in folder.glob("*.parquet"):
+        file.unlink()
+    kept = read_tree(out).get("toy/logreg", "weak")
+    assert kept is not None
+    assert interval_text(kept.score("ap")) == f"{earlier['scores']['ap']['value']:.3f} [0.000, 1.000] †"
+    assert few_text(kept.score("ap")) == " († 19 patients)"
+    assert few_text(kept.score("auroc")) == " († no interval: 4 patients)"
+    assert interval_text(kept.score("auroc")) == f"{earlier['scores']['auroc']['value']:.3f} †"
+
+
 def test_cells_whose_predictions_are_gone_are_unfinished_and_not_called_missing(out: Path) -> None:
     (out / "results/toy/logreg/weak/summary.json").unlink()
     for file in (out / "results/toy/logreg/weak").glob("*.parquet"):

@@ -9,6 +9,7 @@ from typing import Any
 
 from medprobe.errors import RequestError
 from medprobe.files import dump_json
+from medprobe.metrics.small import Support
 from medprobe.run.results import SCHEMA, current, folds_by_seed, read_summary, summary_of
 
 PREDICTIONS = "predictions"
@@ -148,7 +149,8 @@ def weights_of(cell: Mapping[str, Any]) -> str | None:
 
 
 def _summary(folder: Path, cells: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The summary on disk, or one made anew where a run that was interrupted left finished cells out of it."""
+    """The summary on disk, or one made anew where a run that was interrupted left finished cells out of it, or an earlier
+    version wrote it, which knew no marks of few patients."""
     summary = read_summary(folder)
     done = {(cell["seed"], cell["fold"]) for cell in cells if cell["status"] == "done"}
     if done and (summary is None or not _holds(summary, done)):
@@ -156,13 +158,23 @@ def _summary(folder: Path, cells: Sequence[Mapping[str, Any]]) -> Mapping[str, A
             anew = summary_of(folder)
             return summary if anew is None else json.loads(dump_json(anew))
         except RequestError:  # its predictions are not here
-            return summary
+            return summary and {**summary, "scores": {key: _marked(score) for key, score in summary["scores"].items()}}
     return summary
 
 
 def _holds(summary: Mapping[str, Any], done: set[tuple[int, int | None]]) -> bool:
     seeds = {*summary["seeds"], *summary.get("seeds_without_all_folds", [])}
-    return seeds == {seed for seed, _ in done} and set(summary["folds"]) == {fold for _, fold in done}
+    cells = seeds == {seed for seed, _ in done} and set(summary["folds"]) == {fold for _, fold in done}
+    return cells and all("small" in score for score in summary["scores"].values())
+
+
+def _marked(score: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A score with the mark that its number of patients alone gives, where it has none."""
+    if "small" in score:
+        return score
+    support = Support(score["n_patients"], score["n_patients"], {})
+    ends = {"low": None, "high": None} if support.none else {}
+    return {**score, **ends, "small": support.mark}
 
 
 def _differing(asked: Sequence[tuple[Path, str, Mapping[str, Any]]]) -> dict[str, set[str]]:
