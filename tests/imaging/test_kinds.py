@@ -170,3 +170,13 @@ def test_a_file_that_changes_is_looked_at_anew(tmp_path: Path) -> None:
     path.write_bytes(tiff())
     os.utime(path, ns=(1, 1))
     assert kinds.identify(path) == "tiff"
+
+
+def test_dicom_without_a_preamble_is_known_by_the_suffix_of_scanners_too(
+    tmp_path: Path, write_dicom: Callable[..., Path]
+) -> None:
+    whole = write_dicom(PLANE)
+    meta = pytest.importorskip("pydicom").dcmread(whole).file_meta.FileMetaInformationGroupLength
+    (tmp_path / "a.IMA").write_bytes(whole.read_bytes()[132 + 12 + meta :])
+    pixels = formats.read(Source(tmp_path / "a.IMA")).pixels
+    np.testing.assert_array_equal(pixels[0, 0], PLANE)

@@ -128,3 +128,14 @@ def test_a_pyramid_is_read_at_full_resolution(samples: Path) -> None:
     assert formats.count_planes(source) == 1
     with pytest.raises(CaseError):
         formats.read(source, 1)
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+def test_an_axis_of_length_one_behind_the_columns_is_left_out(
+    tmp_path: Path, compression: str | None
+) -> None:
+    plane = np.arange(30, dtype=np.uint8).reshape(6, 5)
+    how = {"photometric": "minisblack", "compression": compression}
+    tifffile.imwrite(tmp_path / "a.tif", plane[..., None], **how)
+    raw = formats.read(Source(tmp_path / "a.tif"))
+    np.testing.assert_array_equal(raw.pixels, plane[None, None])

@@ -140,6 +140,20 @@ def test_colour_arrays_of_any_shape_and_number_type_are_the_picture(
     np.testing.assert_allclose(seen(tmp_path / "a.npy"), np.moveaxis(array, -1, 0), atol=1e-3)
 
 
+@pytest.mark.parametrize("suffix", [".tif", ".mha", ".nrrd"])
+@pytest.mark.parametrize("dtype", ["float32", "int16", "uint32"])
+def test_colours_of_other_number_types_are_the_picture_in_other_formats_too(
+    tmp_path: Path, suffix: str, dtype: str
+) -> None:
+    array = picture(colour=True) // 3 + np.array([0, 40, 80], np.uint8)
+    stored, path = array.astype(dtype), tmp_path / f"a{suffix}"
+    if suffix == ".tif":
+        pytest.importorskip("tifffile").imwrite(path, stored, photometric="rgb")
+    else:
+        _sitk(tmp_path / "a", stored, suffix, volume=False)
+    np.testing.assert_allclose(seen(path), np.moveaxis(array, -1, 0), atol=1e-3)
+
+
 @pytest.mark.parametrize(
     "lay",
     [

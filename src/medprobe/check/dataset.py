@@ -17,7 +17,7 @@ from medprobe.features.digests import Digests
 from medprobe.imaging import formats, recipes
 from medprobe.run import windows
 from medprobe.run.progress import reporting
-from medprobe.run.references import check_on_image, on_fixed, reference
+from medprobe.run.references import check_laid, check_on_image, on_fixed, reference
 from medprobe.run.request import default_cache
 from medprobe.run.results import DENSE
 from medprobe.run.splits import shared_patients
@@ -157,6 +157,7 @@ def _decoding(dataset: Dataset, cases: Sequence[Case]) -> Finding:
                 colour=1 if dataset.grey else None,
             )  # fmt: skip
             shapes.add(planes.frame.shape)
+            check_laid(case)
             _check_mask(dataset, case, role, planes.frame.shape)
         except MedprobeError as error:
             faults.append(str(error))

@@ -23,7 +23,16 @@ import numpy as np
 from medprobe.errors import CaseError, ShapeError
 from medprobe.files import write_atomically
 from medprobe.imaging.canonical import Grid
-from medprobe.imaging.raw import Raw, check_finite, check_size, chosen, range_of, stamp, typed_range
+from medprobe.imaging.raw import (
+    Raw,
+    check_finite,
+    check_size,
+    chosen,
+    range_of,
+    range_of_picture,
+    stamp,
+    typed_range,
+)
 from medprobe.types import Source
 
 HDF5 = (".h5", ".hdf5", ".hdf")
@@ -39,7 +48,6 @@ class Layout(NamedTuple):
 
 COLOUR, FIRST, LAST = (3, 4), (1, 3), (1, 3, 4)
 """Lengths of an axis of colours; of an axis of channels before and after rows and columns of one plane."""
-WHITE = 255.0
 
 
 def count(source: Source) -> int:
@@ -74,18 +82,12 @@ def read(source: Source, start: int, stop: int | None) -> Raw:
         if layout.channels == len(array.shape) - 1:
             pixels = pixels[:3]  # without alpha
         if source.plane and layout.planes is None:
-            limits = _range_of_plane(pixels)
+            limits = range_of_picture(pixels)
         elif typed_range(array.dtype):
             limits = range_of(pixels)
         else:
             limits = _range(source.path, source.member, stamp(source.path))
     return Raw(pixels, limits)
-
-
-def _range_of_plane(pixels: np.ndarray) -> tuple[float, float]:
-    low, high = range_of(pixels)
-    pictured = len(pixels) == 3 and not typed_range(pixels.dtype) and low >= 0 and 1 < high <= WHITE
-    return (0.0, WHITE) if pictured else (low, high)
 
 
 def _layout(shape: tuple[int, ...], dtype: np.dtype, source: Source) -> Layout:

@@ -84,6 +84,12 @@ def grid(source: Source) -> Grid | None:
     return stack.grid(source.path) if stack else None
 
 
+def is_shown(source: Source) -> bool:
+    """Whether the plane says where it lies, which a file of one frame is not read by."""
+    header = frames_of(header_of(source.path, TAGS), source.path)[0]
+    return _stack_of(source) is None and all(header.get(name) for name in PLACE)
+
+
 def notes(source: Source) -> tuple[str, ...]:
     stack = _stack_of(source)
     return stack.notes if stack else ()

@@ -27,7 +27,7 @@ from typing import Protocol, cast
 import numpy as np
 
 from medprobe.errors import CaseError, MedprobeError, ShapeError
-from medprobe.imaging import arrays, nifti, png, simpleitk
+from medprobe.imaging import arrays, dicom, nifti, png, simpleitk
 from medprobe.imaging.canonical import Grid, planes_of, raws_of
 from medprobe.imaging.folder import natural, pictures_in
 from medprobe.imaging.kinds import SUFFIXES, identify
@@ -296,6 +296,13 @@ def grid(source: Source) -> Grid | None:
         if kind in (*VOLUMES, "dicom"):
             return cast(VolumeReader, _reader(source.path)).grid(source)
         return arrays.grid_beside(source) if kind == "arrays" else None
+
+
+def is_shown(source: Source) -> bool:
+    """Whether a file says where its plane lies and is read as it is shown all the same: a DICOM
+    file of a single frame."""
+    with said_plainly(source.path):
+        return identify(source.path) == "dicom" and dicom.is_shown(source)
 
 
 def notes(source: Source) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from medprobe.imaging import series
 
 SUFFIXES = {
     "pictures": (".png", ".jpg", ".jpeg", ".bmp", ".webp"), "tiff": (".tif", ".tiff"),
-    "dicom": (".dcm", ".dicom"), "video": (".mp4", ".avi", ".mov", ".mkv", ".webm"),
+    "dicom": (".dcm", ".dicom", ".ima"), "video": (".mp4", ".avi", ".mov", ".mkv", ".webm"),
     "nifti": (".nii", ".nii.gz"), "simpleitk": (".mhd", ".mha", ".nrrd", ".nhdr"),
     "arrays": (".npy", ".npz", ".h5", ".hdf5", ".hdf"),
 }  # fmt: skip

@@ -16,6 +16,7 @@ from medprobe.errors import CaseError, MedprobeError
 from medprobe.files import kind_of
 from medprobe.types import Source
 
+WHITE = 255.0
 MAX_PLANE = 178_956_970
 """Pixels of the largest plane that is decoded, Pillow's own limit: a header that claims more is a bomb or a slide."""
 DAMAGE = (EOFError, zlib.error, struct.error)
@@ -73,6 +74,14 @@ def range_of(array: np.ndarray) -> tuple[float, float]:
         return 0.0, float(np.iinfo(array.dtype).max)
     low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 1.0)
     return (0.0, 1.0) if array.dtype.kind == "f" and low >= 0 and high <= 1 else (low, high)
+
+
+def range_of_picture(pixels: np.ndarray) -> tuple[float, float]:
+    """Black and white of planes (C, D, H, W) that may be colours, all channels alike: colours of
+    other than unsigned 8 and 16 bit that exceed 1 and lie within 0 to 255 count from 0 to 255."""
+    low, high = range_of(pixels)
+    pictured = len(pixels) == 3 and not typed_range(pixels.dtype) and low >= 0 and 1 < high <= WHITE
+    return (0.0, WHITE) if pictured else (low, high)
 
 
 def typed_range(dtype: np.dtype) -> bool:

@@ -19,7 +19,7 @@ import numpy as np
 
 from medprobe.errors import CaseError, ExtraError
 from medprobe.imaging.canonical import Grid, Volume, entries, entry, from_lps, grid_of, planes_of, raws_of, volume_of
-from medprobe.imaging.raw import Raw, said_plainly, stamp
+from medprobe.imaging.raw import Raw, range_of_picture, said_plainly, stamp
 from medprobe.types import Source
 
 HEADER = 1 << 20
@@ -50,7 +50,9 @@ def read(source: Source, start: int, stop: int | None) -> Raw:
         return planes_of(raws, source, start, stop)
     colours = [replace(source, member=str(number)) for number in range(3)]
     planes = [planes_of(raws, colour, start, stop) for colour in colours]
-    return replace(planes[0], pixels=np.concatenate([plane.pixels for plane in planes]))
+    limits = range_of_picture(np.concatenate([raw.pixels for raw in raws[:3]]))
+    pixels = np.concatenate([plane.pixels for plane in planes])
+    return replace(planes[0], pixels=pixels, full_range=limits)
 
 
 def _is_colour(reader: Any, source: Source) -> bool:

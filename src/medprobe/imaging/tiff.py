@@ -18,7 +18,7 @@ import numpy as np
 
 from medprobe.errors import CaseError
 from medprobe.imaging import pictures
-from medprobe.imaging.raw import Raw, check_size, chosen, range_of, typed_range
+from medprobe.imaging.raw import Raw, check_size, chosen, range_of_picture, typed_range
 from medprobe.types import Source
 
 SUFFIXES = (".tif", ".tiff")
@@ -78,7 +78,7 @@ def _read(source: Source, start: int, stop: int | None, in_colour: int) -> Raw:
         page = part[0].keyframe
         check_size(source.path, page.imagelength, page.imagewidth)
         for series in part:
-            if not series.axes.replace("S", "").endswith("YX"):
+            if not "".join(_long_axes(series)[0]).replace("S", "").endswith("YX"):
                 raise CaseError(
                     f"{source.path}: expected rows and columns as the last axes, "
                     f"found {series.axes}; write the stack plane by plane"
@@ -97,7 +97,7 @@ def _read(source: Source, start: int, stop: int | None, in_colour: int) -> Raw:
         if planes is None:  # colours that tifffile hands over as stored, or an optional codec
             planes, inverted = _through_pillow(source.path, part, wanted, in_colour), False
         pixels = _stacked(planes, source.path)
-        limits = range_of(pixels)
+        limits = range_of_picture(pixels)
         if whole or not places:
             pixels = pixels[:, list(places)]
         return Raw(pixels, limits, inverted)
@@ -163,6 +163,13 @@ def _samples(series: Any) -> int:
     return WITHOUT_ALPHA.get(samples, samples)
 
 
+def _long_axes(series: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Without axes of length 1 besides rows, columns and colours: masks are written as (H, W, 1)."""
+    axes = zip(series.axes, series.shape, strict=True)
+    names, sizes = zip(*((axis, size) for axis, size in axes if size > 1 or axis in "YXS"))
+    return names, sizes
+
+
 def _planes_of(series: Any) -> int:
     axes = zip(series.shape, series.axes, strict=True)
     return prod(size for size, axis in axes if axis not in "YXS")
@@ -191,7 +198,9 @@ def _of_series(series: Any, places: Sequence[int]) -> list[np.ndarray]:
         pages = [pages[place] for place in places]
         axes = series.keyframe.axes
         return [turned(_first(page.asarray(), axes), _orientation(page)) for page in pages]
-    stack = turned(_first(series.asarray(), series.axes), _orientation(series.keyframe))
+    axes, shape = _long_axes(series)
+    stack = _first(series.asarray().reshape(shape), "".join(axes))
+    stack = turned(stack, _orientation(series.keyframe))
     return [stack[:, place : place + 1] for place in places]
 
 

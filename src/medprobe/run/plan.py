@@ -19,7 +19,7 @@ from medprobe.run import reading, results, splits, windows
 from medprobe.run.groups import Group, grouped
 from medprobe.run.loading import LAST, load_models
 from medprobe.run.question import PIXELS, Cell, Question, config_of
-from medprobe.run.references import Masks, check_on_image, check_pair
+from medprobe.run.references import Masks, check_laid, check_on_image, check_pair
 from medprobe.run.request import Request, check_options, default_cache
 from medprobe.tasks.suites import tasks_named, with_settings
 from medprobe.types import Case, Dataset, Task
@@ -127,31 +127,39 @@ def _question(task: Task, dataset: Dataset, request: Request, digests: Digests, 
     reduce_named(task.reduce)
     reading.check(task, dataset, cases)
     if same is None:
-        _check_masks(dataset, cases)
+        _check_laid(dataset, cases)
     return question
 
 
-def _check_masks(dataset: Dataset, cases: Sequence[Case]) -> None:
-    """CaseError for masks that do not lie on their images, as far as headers say; the count and the first."""
-    if dataset.kind not in ("segmentation", "instances", "registration"):
-        return
+def _check_laid(dataset: Dataset, cases: Sequence[Case]) -> None:
+    """CaseError for images and masks of a case that do not lie on one another, as far as headers
+    say; the count and the first."""
+    masked = dataset.kind in ("segmentation", "instances", "registration")
+    chosen = [case for case in cases if case.target is not None] if masked else cases
     wrong = []
-    labelled = [case for case in cases if case.target is not None]
-    for case in labelled:
-        roles = case.target if isinstance(case.target, Mapping) else {"image": case.target}
+    for case in chosen:
         try:
-            for role, sources in roles.items():
-                check_on_image(dataset, case, sources, role)
-            if dataset.kind == "registration":
-                check_pair(case)
+            check_laid(case)
+            _check_masks(dataset, case, case.target if masked else ())
         except CaseError as error:
             wrong.append(str(error))
     if wrong:
+        what = "the masks" if masked else "the images"
+        where = "their images" if masked else "one another"
+        kind = "labelled cases" if masked else "cases"
         raise CaseError(
             wrong[0] if len(wrong) == 1 else
-            f"{dataset.name}: the masks of {len(wrong)} of {len(labelled)} labelled cases do not "
-            f"lie on their images, the first is {wrong[0]}"
+            f"{dataset.name}: {what} of {len(wrong)} of {len(chosen)} {kind} do not lie on "
+            f"{where}, the first is {wrong[0]}"
         )  # fmt: skip
+
+
+def _check_masks(dataset: Dataset, case: Case, target: Any) -> None:
+    roles = target if isinstance(target, Mapping) else {"image": target}
+    for role, sources in roles.items():
+        check_on_image(dataset, case, sources, role)
+    if dataset.kind == "registration":
+        check_pair(case)
 
 
 def options_of(default: Task, task: Task, request: Request) -> dict[str, Any]:

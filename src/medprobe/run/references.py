@@ -121,8 +121,8 @@ def check_pair(case: Case) -> None:
 
 
 def check_on_image(dataset: Dataset, case: Case, sources: Sequence[Source], role: str = "image") -> None:
-    """CaseError where the image of a role and its mask both say where they lie, and have other shapes or places, or where only one says so and is
-    turned when it is read; by their headers alone. Where planes are divided evenly their sizes alone must agree."""
+    """CaseError where the image of a role and its mask both say where they lie, and have other shapes or places, or where files of a case
+    cannot be laid on one another (`check_laid`); by their headers alone. Where planes are divided evenly their sizes alone must agree."""
     images = case.images.get(role, ())[:1]
     pair = [_lain(source) for source in (*images, *sources[:1])]
     if len(pair) < 2 or pair[0].path == pair[1].path:
@@ -133,17 +133,53 @@ def check_on_image(dataset: Dataset, case: Case, sources: Sequence[Source], role
         return
     if images[0].divided:
         image, mask = (one and one._replace(affine=np.eye(4), turned=False) for one in (image, mask))
-    known = [one for one in (image, mask) if one is not None and one.affine is not None]
-    if len(known) == 1 and known[0].turned:
-        placed, other = (pair[0], pair[1]) if known[0] is image else (pair[1], pair[0])
-        raise CaseError(f"{case.id}: expected image and mask that both say where they lie, since {placed.path.name} is not stored along right, anterior, superior, found {other.path.name} without; write both in one format, such as .nii.gz")
-    if image is None or mask is None or len(known) < 2:
+    else:
+        check_laid(case, sources[:1])
+    if image is None or mask is None or image.affine is None or mask.affine is None:
         return
     alike = image.shape == mask.shape
     apart = corners_apart(mask.shape, image.affine, mask.affine) if alike else float("inf")
     if apart > APART:
         found = f"it {apart:.3g} voxels away" if alike else f"shape {' x '.join(map(str, mask.shape))} beside {' x '.join(map(str, image.shape))}"
         raise CaseError(f"{case.id}: expected the mask {pair[1].path.name} on the grid of its image {pair[0].path.name}, found {found}; correct the reference")
+
+
+def check_laid(case: Case, masks: Sequence[Source] = ()) -> None:
+    """CaseError where some files of a case (its images, and these masks) say where they lie and
+    others do not, and those that do are turned when they are read, or the others are single DICOM
+    files, which are read as they are shown, not where their headers say."""
+    images = (source for sources in case.images.values() for source in sources)
+    files = list(dict.fromkeys(_lain(source) for source in (*images, *masks)))
+    if len(files) < 2:
+        return
+    try:
+        grids = {file: _grid(file) for file in files}
+    except Exception:  # what cannot be read is named where it is read
+        return
+    placed = {file: one for file, one in grids.items() if one and one.affine is not None}
+    loose = [file for file in files if file not in placed]
+    if not placed or not loose:
+        return
+    turned_one = next((file for file, one in placed.items() if one.turned), None)
+    shown = next((file for file in loose if formats.is_shown(file)), None)
+    if shown is not None:
+        raise CaseError(
+            f"{case.id}: expected files that all say where they lie, or pictures and arrays alone, "
+            f"found {next(iter(placed)).path.name} beside the single DICOM file {shown.path.name}, "
+            "which is read as it is shown; put it into a folder of its own, where it is read as "
+            "its header places it, or write the others as .png"
+        )
+    if turned_one is not None:
+        raise CaseError(
+            f"{case.id}: expected {_what(case, masks)} that both say where they lie, since "
+            f"{turned_one.path.name} is not stored along right, anterior, superior, found "
+            f"{loose[0].path.name} without; write both in one format, such as .nii.gz"
+        )
+
+
+def _what(case: Case, masks: Sequence[Source]) -> str:
+    several = len(case.images) > 1 or any(len(sources) > 1 for sources in case.images.values())
+    return "images" + (" and masks" if masks else "") if several else "image and mask"
 
 
 def _lain(source: Source) -> Source:
