@@ -9,7 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import medprobe as mp
 from medprobe.errors import RequestError
+from medprobe.report.compare import comparisons
+from medprobe.report.page import write_report
 from medprobe.run.label_numbers import NOTE
 from medprobe.run.score import score_predictions
 
@@ -187,3 +190,58 @@ def test_the_option_is_for_label_maps_of_classes(tmp_path: Path, rng: np.random.
     (tmp_path / "data.toml").write_text('name = "own"\nkind = "instances"\n')
     with pytest.raises(RequestError, match="--labels is values or indices, of label maps of classes; found 'values' for instances"):
         dice(task, tmp_path / "masks", "values")
+
+
+OTHER_READINGS = {
+    "values": ({"values": [0, 2, 1]}, ""),
+    "ignore": ({"ignore": 2, "values": [0, 1, 5]}, ""),
+    "classes": ({"names": ["k0", "k2", "k1"]}, ""),
+    "unit": ({}, "1 2 2"),
+    "spacing": ({}, "1 3 3"),
+}
+
+
+@pytest.mark.parametrize("changed", OTHER_READINGS)
+def test_models_scored_under_other_readings_of_one_set_of_masks_are_not_compared(
+    tmp_path: Path, rng: np.random.Generator, changed: str
+) -> None:
+    masks = labels_of(rng, 3, 6)
+
+    def scored(name: str, fields: dict, spacing: str) -> None:
+        fields = {**fields}
+        task = manifest(tmp_path, masks, 3, **{key: fields[key] for key in ("values", "ignore") if key in fields})
+        if "names" in fields:
+            task.write_text(task.read_text().replace('["k0", "k1", "k2"]', json.dumps(fields["names"])))
+        table = (tmp_path / "cases.csv").read_text().split()
+        rows = [f"{row},{spacing}" for row in table[1:]]
+        (tmp_path / "cases.csv").write_text("\n".join([f"{table[0]},spacing", *rows]) + "\n")
+        predictions = write(tmp_path / name, moved(masks))
+        score_predictions(str(task), predictions, tmp_path / "out", name, None, lambda *_: None, labels="indices")
+
+    before = "1 2 2" if changed == "spacing" else ""
+    scored("first", {"values": [0, 1, 2]}, before)
+    scored("again", {"values": [0, 1, 2]}, before)
+    scored("other", {"values": [0, 1, 2], **OTHER_READINGS[changed][0]}, OTHER_READINGS[changed][1])
+    rows = {row["model"]: row for row in comparisons(tmp_path / "out", "first", "hd95")}
+    assert rows["again"]["difference"] == 0
+    assert "masks read in another way" in rows["other"]["error"]
+    write_report(tmp_path / "out")
+    assert "The data changed" in (tmp_path / "out/report/index.html").read_text()
+
+
+@pytest.mark.parametrize("spaced", [("test",), ("train", "val"), ("train", "val", "test")])
+def test_distances_have_the_unit_of_a_run_whichever_part_states_its_spacing(
+    tmp_path: Path, rng: np.random.Generator, spaced: tuple[str, ...]
+) -> None:
+    task = manifest(tmp_path, labels_of(rng, 3, 6), 3)
+    parts = ("train", "train", "val", "val", "test", "test")
+    rows = [f"c{n},p{n},{part},masks/c{n}.png,masks/c{n}.png,{'1 2 2' if part in spaced else ''}" for n, part in enumerate(parts)]
+    (tmp_path / "cases.csv").write_text("\n".join(["id,patient,split,image,target,spacing", *rows]) + "\n")
+    ran = mp.evaluate("pixels", f"{task}/constant", tmp_path, tmp_path / "out", image_size=32)
+    ours = ran.results[0]
+    folder = next((tmp_path / "out/predictions").rglob("c4.png")).parent
+    (theirs,) = score_predictions(str(task), folder, tmp_path / "scored", "same", None, lambda *_: None)
+    assert theirs["task"]["distance_unit"] == ours["task"]["distance_unit"] == ("mm" if len(spaced) == 3 else "px")
+    assert {key: score["value"] for key, score in theirs["scores"].items()} == pytest.approx(
+        {key: score["value"] for key, score in ours["scores"].items()}, nan_ok=True
+    )

@@ -29,7 +29,7 @@ def difference(row: Row, other: Row, key: str | None = None, family: int = 1) ->
     if not pairs:
         return {**result, "error": "no seed with the same folds in both"}
     if row.fingerprints != other.fingerprints:
-        return {**result, "error": "other images, labels or parts: the dataset changed between the two; run both again on one state of it"}
+        return {**result, "error": "other images, labels or parts, or masks read in another way: the dataset changed between the two; run both again on one state of it"}
     sides = [([ours[a][fold] for fold in folds], [theirs[b][fold] for fold in folds]) for a, b, folds in pairs]
     flips = max(paired.FLIPS, int(10 * family / ALPHA))
     try:

@@ -10,7 +10,7 @@ from typing import Any
 from medprobe.errors import RequestError
 from medprobe.files import dump_json
 from medprobe.metrics.small import Support
-from medprobe.run.results import SCHEMA, current, folds_by_seed, read_summary, summary_of
+from medprobe.run.results import SCHEMA, current, folds_by_seed, read_summary, state_of, summary_of
 
 PREDICTIONS = "predictions"
 """The spec of a model whose predictions were made elsewhere."""
@@ -68,7 +68,7 @@ class Row:
     @property
     def fingerprints(self) -> set[str]:
         """The states of the dataset that its finished cells saw: one, unless it changed in between."""
-        return {str(cell["provenance"]["dataset_fingerprint"]) for cell in self.finished}
+        return {state_of(cell) for cell in self.finished}
 
     @property
     def sign(self) -> int:

@@ -160,7 +160,7 @@ class Cell:
             "task": self.question.task.config(), "head": config_of(self.question.head), "model": self.loaded.spec,
             "weights_sha256": encoder.weights_sha256, "transform": encoder.transform, "image_size": self.size,
             "precision": PRODUCTS.get(self.precision, self.precision), "dataset_fingerprint": self.question.fingerprint, "limit": self.limit,
-            "seed": self.seed, "fold": self.fold, "schema": results.SCHEMA, **results.mask_facts(self.question.dataset),
+            "seed": self.seed, "fold": self.fold, "schema": results.SCHEMA, **results.mask_facts(self.question.dataset, self.question.cases),
             **code_facts(self.question.head),
         }  # fmt: skip
 

@@ -18,7 +18,7 @@ from medprobe.errors import MedprobeError, RequestError
 from medprobe.files import digest_of, dump_json, write_atomically
 from medprobe.metrics import catalogue, classification, coverage, dense, phases, stats
 from medprobe.metrics.measure import Measure
-from medprobe.types import Dataset, Score
+from medprobe.types import Case, Dataset, Score
 
 SCHEMA = 1
 DENSE = ("segmentation", "instances", "registration")
@@ -172,12 +172,24 @@ def regions_of(dataset: Dataset) -> dict[str, tuple[int, ...]]:
     return {name: tuple(map(dataset.classes.index, classes)) for name, classes in dataset.regions.items()}
 
 
-def mask_facts(dataset: Dataset) -> dict[str, Any]:
+def mask_facts(dataset: Dataset, cases: Iterable[Case]) -> dict[str, Any]:
     """How the masks of a dense dataset are read, which its fingerprint does not say; nothing for other kinds."""
     if dataset.kind not in DENSE:
         return {}
     regions = {"regions": {name: list(classes) for name, classes in dataset.regions.items()}} if dataset.regions else {}
-    return {"classes": list(dataset.classes), "values": dataset.values, "ignore": dataset.ignore, **regions}
+    sizes = {case.id: case.fields["spacing"] for case in cases if case.fields.get("spacing")}
+    spacing = {"spacing": digest_of(sizes)} if sizes else {}
+    return {"classes": list(dataset.classes), "values": dataset.values, "ignore": dataset.ignore, **regions, **spacing}
+
+
+def state_of(document: Mapping[str, Any]) -> str:
+    """What a cell saw: images, labels and parts, and how masks were read and distances measured."""
+    facts, task = document.get("facts", {}), document["task"]
+    how = [facts.get(name) for name in ("values", "ignore", "regions", "spacing")]
+    if task["kind"] in DENSE:
+        how += [task["classes"], task.get("distance_unit")]
+    fingerprint = document["provenance"]["dataset_fingerprint"]
+    return digest_of([fingerprint, *how]) if any(how) else str(fingerprint)
 
 
 def score_keys(dataset: Dataset, unit: str) -> list[str]:

@@ -16,6 +16,7 @@ from medprobe.files import digest_of
 from medprobe.metrics import stats
 from medprobe.metrics.measure import Measure
 from medprobe.run import fields, label_numbers, results, score_maps, score_tables, splits
+from medprobe.run.references import in_millimetres
 from medprobe.run.request import check_folder, default_cache
 from medprobe.run.run import libraries
 from medprobe.tasks.suites import tasks_named
@@ -57,14 +58,15 @@ def score_predictions(
         tested = [case for test in tests.values() for case in test]
         given = score_maps.matched(dataset, tested, predictions)
         read_as, matters = label_numbers.reading(dataset, tested, given, labels)
-        facts = score_maps.facts_of(dataset, tests, given, resample, read_as.name if matters else None)
-        each = score_maps.measured(dataset, tests, given, resample, progress, read_as)
+        spaced = in_millimetres(dataset, [case for case in cases if case.target is not None])
+        facts = score_maps.facts_of(given, resample, spaced, read_as.name if matters else None)
+        each = score_maps.measured(dataset, tests, given, resample, spaced, progress, read_as)
     else:
         vals = {fold: [cases[index] for index in splits.parts_of(cases, fold, task.split_seed).val] for fold in tests}
         read = list(score_tables.read(dataset, tests, vals, predictions))
         facts = {"predictions_sha256": digest_of([file_sha256(file) for _, _, file in read])}
         each = iter([(fold, values) for fold, values, _ in read])
-    facts |= {"task": task.config(), "model": name, "schema": results.SCHEMA, "dataset_fingerprint": about["dataset_fingerprint"], **results.mask_facts(dataset)}
+    facts |= {"task": task.config(), "model": name, "schema": results.SCHEMA, "dataset_fingerprint": about["dataset_fingerprint"], **results.mask_facts(dataset, cases)}
     for fold in tests:  # what another question was answered with is found before anything is measured
         results.finished(out / "results" / results.stem(dataset.name, task.head, name, {}, 0, fold), {**facts, "fold": fold})
     documents = [_write(task, dataset, values, {**facts, "fold": fold}, out, name, fold, about) for fold, values in each]

@@ -15,7 +15,7 @@ from medprobe.imaging.labels import LabelMap, check_geometry, read_labels, resam
 from medprobe.metrics import dense
 from medprobe.run import results
 from medprobe.run.label_numbers import Reading
-from medprobe.run.references import check_on_image, in_millimetres, on_fixed, reference, spacing_of
+from medprobe.run.references import check_on_image, on_fixed, reference, spacing_of
 from medprobe.types import Case, Dataset, Source
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".tiff", ".h5", ".npz")
@@ -24,14 +24,13 @@ Progress = Callable[[int, int, str], None]
 
 
 def measured(
-    dataset: Dataset, tests: Mapping[int | None, Sequence[Case]], files: Mapping[str, Sequence[Path]], resample: bool, progress: Progress,
-    read: Reading,
+    dataset: Dataset, tests: Mapping[int | None, Sequence[Case]], files: Mapping[str, Sequence[Path]], resample: bool, spaced: bool,
+    progress: Progress, read: Reading,
 ) -> Iterator[tuple[int | None, results.CaseValues]]:
     """(fold, values per case) of every fold. RequestError lists every file that does not fit."""
     cases = [case for part in tests.values() for case in part]
     faults: list[str] = []
     values: dict[str, dense.Values] = {}
-    spaced = in_millimetres(dataset, cases)
     for number, case in enumerate(cases):
         progress(number, len(cases), "scoring cases")
         try:
@@ -51,13 +50,12 @@ def folder_of(files: Mapping[str, Sequence[Path]]) -> Path:
 
 
 def facts_of(
-    dataset: Dataset, tests: Mapping[int | None, Sequence[Case]], files: Mapping[str, Sequence[Path]], resample: bool, labels: str | None
+    files: Mapping[str, Sequence[Path]], resample: bool, spaced: bool, labels: str | None
 ) -> dict[str, Any]:
     """What the scores depend on besides the dataset: the same in every fold, so that folds of two sets are never mixed."""
     digests = {name: [file_sha256(file) for file in group] for name, group in files.items()}
-    millimetres = in_millimetres(dataset, [case for part in tests.values() for case in part])
     said = {"labels": labels} if labels else {}
-    return {"predictions_sha256": digest_of(digests), "resample": "nearest" if resample else None, "distance_unit": "mm" if millimetres else "px", **said}
+    return {"predictions_sha256": digest_of(digests), "resample": "nearest" if resample else None, "distance_unit": "mm" if spaced else "px", **said}
 
 
 def matched(dataset: Dataset, cases: Sequence[Case], folder: Path) -> dict[str, list[Path]]:
