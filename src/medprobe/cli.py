@@ -252,6 +252,7 @@ def score(
                 typer.echo(f"predictions were read as {read_as} (--labels {said})", err=True)
         for said in dict.fromkeys(warning for document in documents for warning in document["warnings"]):
             typer.echo(f"warning: {said}", err=True)
+        typer.echo(f"next: medprobe report {out}", err=True)
 
 
 @app.command()

@@ -108,6 +108,7 @@ def test_a_class_that_a_part_lacks_is_found(root: Path) -> None:
 
     assert faults(changed(root, without), root) == ["classes"]
     assert findings(changed(root, without), root)["classes"].detail == "test lacks Hernia"
+    assert findings(NIH14, root)["classes"].detail == "all 14 have cases in train, test"
 
 
 def test_unlabelled_cases_are_counted(root: Path) -> None:

@@ -275,7 +275,7 @@ def test_a_link_that_stays_inside_is_fine(tmp_path: Path) -> None:
 
 @pytest.mark.trap("bad input: missing images (count and first names)")
 def test_missing_images_alone_are_status_3_with_count_and_first_names(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match=r"toy: 2 of 4 files are missing .*first images/c\.png, images/d\.png") as raised:
+    with pytest.raises(MissingError, match=r"toy: 2 of 4 files are missing .*first images/c\.png, images/d\.png; correct the paths in the table, or fetch the files") as raised:
         load_manifest(write(tmp_path, images="ab"))
     assert raised.value.exit_status == 3
 

@@ -111,6 +111,14 @@ def test_a_difference_that_is_nowhere_defined_is_a_dash_with_its_reason(tmp_path
     assert not any("nan" in sentence for sentence in flags.values())
 
 
+def test_of_equal_controls_the_flag_names_that_of_a_control_model(tmp_path: Path) -> None:
+    write_maps(tmp_path, "weak", [3] * 20)
+    for model in ("pixels", "weak"):
+        write_maps(tmp_path, model, [1] * 20, head="constant")
+    (flag,) = compare.flags(read_tree(tmp_path))
+    assert "weak is below the control pixels/constant on polyps/conv2d" in flag["sentence"]
+
+
 def test_who_wins_only_by_missing_is_flagged_with_the_charged_reading(tmp_path: Path) -> None:
     write_maps(tmp_path, "pixels", BRAVE, main="hd95")
     write_maps(tmp_path, "silent", [None] * 6 + [0] * 14, main="hd95")

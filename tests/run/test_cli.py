@@ -306,7 +306,7 @@ def test_a_result_is_done_only_with_its_files_and_as_strict_as_asked(toy: Path, 
     for file in (tmp_path / "out").rglob("*.predictions.parquet"):
         file.unlink()
     (tmp_path / "out/results/toy/logreg/pixels/summary.json").write_text('{"schema": 1, "task": {}}')
-    assert "1 results to compute" in medprobe(*words, "--skip-unreadable", 1).stderr
+    assert "1 result to compute" in medprobe(*words, "--skip-unreadable", 1).stderr
     assert json.loads((tmp_path / "out/results/toy/logreg/pixels/summary.json").read_text())["scores"]
 
 
@@ -316,7 +316,7 @@ def test_a_setting_that_is_the_default_changes_no_name(toy: Path, tmp_path: Path
 
 
 def test_a_plan_is_the_result_of_plan(toy: Path) -> None:
-    assert "results to compute" in medprobe(*request(toy, "out", "pixels")[:-1], "--plan").stdout
+    assert "1 result to compute" in medprobe(*request(toy, "out", "pixels")[:-1], "--plan").stdout
 
 
 def test_an_interrupt_while_libraries_load_is_one_too(toy: Path) -> None:

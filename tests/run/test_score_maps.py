@@ -77,7 +77,7 @@ def test_volumes_are_scored_as_medpy_and_by_hand(hippocampus: tuple[Path, Path, 
     assert set(table["class"]) == {"anterior", "posterior"}
     assert table.loc[table["metric"] == "dice", "value"].mean() == pytest.approx(scores["dice"]["value"])
     page = medprobe("report", manifest.parent / "out")
-    assert "1 results, 0 failed" in page.stdout
+    assert "1 result, 0 failed" in page.stdout
 
 
 def test_missing_extra_and_double_predictions_are_said_at_once(hippocampus: tuple[Path, Path, list[str]]) -> None:

@@ -125,13 +125,14 @@ def _classes(dataset: Dataset, cases: Sequence[Case]) -> Finding:
     """Every class is needed where models train and where they are scored; validation may do without. Masks are not opened."""
     if dataset.kind not in ("classification", "bags"):
         return Finding("classes", True, ", ".join(dataset.classes) + ": in masks, which are read when they are scored")
-    lacking = []
-    for part in sorted({part_of(case) for case in cases} - {"val"}):
+    lacking, parts = [], [part for part in counts_of(cases) if part != "val"]
+    for part in parts:
         members = [case for case in cases if part_of(case) == part]
         present = {place for case in members for place in _present(dataset, case)}
         absent = [name for place, name in enumerate(dataset.classes) if place not in present]
         lacking += [f"{part} lacks {', '.join(absent)}"] if absent else []
-    return Finding("classes", not lacking, "; ".join(lacking) or f"all {len(dataset.classes)} in every part to train or test")
+    whole = f"all {len(dataset.classes)} have cases in {', '.join(parts)}"
+    return Finding("classes", not lacking, "; ".join(lacking) or whole)
 
 
 def _present(dataset: Dataset, case: Case) -> list[int]:
@@ -165,7 +166,7 @@ def _decoding(dataset: Dataset, cases: Sequence[Case]) -> Finding:
         said = f"{len(faults)} of {len(tried)} tried cannot be used, first: {faults[0]}"
         return Finding("images", False, said)
     ends = sorted(shapes) if len(shapes) < 3 else (min(shapes), max(shapes))
-    sides = " and ".join(f"{height}x{width}" for height, width in ends)
+    sides = (" to " if len(shapes) > 2 else " and ").join(f"{height}x{width}" for height, width in ends)
     return Finding("images", True, f"{len(tried)} tried, all readable, {sides} pixels")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, Literal, cast
 
 from medprobe.datasets._csv import NAMES, sheet_of
-from medprobe.datasets._layout import PARTIAL, paths_of, refuse_missing
+from medprobe.datasets._layout import paths_of, refuse_missing
 from medprobe.errors import CaseError, RequestError
 from medprobe.registry import did_you_mean
 from medprobe.types import Case, Dataset, Source, Split
@@ -147,17 +147,20 @@ class Table:
         paths = {str(path.relative_to(self.root)) for path in paths_of(found)}
         missing = sorted(path for path in paths if not os.path.exists(self.root / path))
         near = near_to(self.root, missing[0]) if missing else None
-        hint = f"did you mean {near}? Capitals, blanks, accents and suffixes count"
+        hint = (
+            f"did you mean {near}? Capitals, blanks, accents and suffixes count"
+            if near
+            else "correct the paths in the table, or fetch the files"
+        )
         if self.faults:
             if missing:
                 what = "images and masks" if self.dataset.kind in MASKS else "images"
-                advice = hint if near else f"correct the paths, or fetch the {what}"
                 self.faults.append(
                     f"{len(missing):,} of {len(paths):,} {what} are missing, "
-                    f"first {', '.join(missing[:5])}; {advice}"
+                    f"first {', '.join(missing[:5])}; {hint}"
                 )
             raise refusal(self.path, self.file.name, self.faults)
-        refuse_missing(self.dataset.name, missing, len(paths), self.root, hint if near else PARTIAL)
+        refuse_missing(self.dataset.name, missing, len(paths), self.root, hint)
         return found
 
     def _rows(self) -> list[tuple[int, dict[str, str]]]:

@@ -104,7 +104,10 @@ def comparison_table(rows: Sequence[dict[str, Any]], baseline: str) -> Any:
     """The rows as a console table, each followed by its charged reading where it has one."""
     from rich.table import Table
 
-    title = f"difference to {baseline} (paired: the two models swapped patient by patient; p by Holm)"
+    title = (
+        f"difference to {baseline}, paired by patient (p: the two models swapped patient by patient; "
+        "p (Holm): corrected for the number of rows)"
+    )
     table = Table(title=title, title_justify="left", caption="\n".join(_notes(rows)), caption_justify="left")
     for name in ("task", "model", "metric"):
         table.add_column(name)
@@ -157,6 +160,12 @@ def _p_text(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def _rank(rival: Row, row: Row) -> tuple[float, bool, str]:
+    """By value; of equal ones, such as `constant` of every model, a control model names it."""
+    value = row.sign * (_value(rival, row.main) or 0.0)
+    return value, bool(rival.model["control"]), rival.label
+
+
 def flags(tree: Tree) -> list[dict[str, Any]]:
     """Models whose paired interval over the best control of their dataset is not on the better side of 0, each with a sentence.
 
@@ -168,7 +177,7 @@ def flags(tree: Tree) -> list[dict[str, Any]]:
     for row, rivals in controlled(tree):
         if not rivals:
             continue
-        best = max(rivals, key=lambda other: (row.sign * (_value(other, row.main) or 0.0), other.label))
+        best = max(rivals, key=lambda other: _rank(other, row))
         change = difference(row, best)
         name = f"{best.label}/{best.task['head']}" if best.task["head"] != row.task["head"] else best.label
         sentence = _flag(row, name, change)

@@ -32,7 +32,8 @@ class Summary:
     def __str__(self) -> str:
         lines = [f"flag: {flag}" for flag in self.flags]
         lines += [f"unreadable: {name}" for name in self.unreadable]
-        return "\n".join([*lines, f"{self.done} results, {self.failed} failed, {self.missing} not run: {self.page}"])
+        done = f"{self.done} result{'s' if self.done != 1 else ''}"
+        return "\n".join([*lines, f"{done}, {self.failed} failed, {self.missing} not run: {self.page}"])
 
 
 def write_report(results: Path, out: Path | None = None) -> Summary:

@@ -37,8 +37,8 @@ class Sheet:
 
 MARK = "†"
 SMALL = (
-    f"{MARK} few patients: read the interval with care (fewer than {FEW}, or than {FEW_OF_CLASS} with "
-    f"or without a class; none below {LEAST})"
+    f"{MARK} few patients: read the interval with care (marked below {FEW} patients, and below "
+    f"{FEW_OF_CLASS} with a class or without it; below {LEAST} there is no interval)"
 )
 
 

@@ -325,10 +325,17 @@ def _peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def _results(count: int) -> str:
+    return f"{count} result{'s' if count != 1 else ''}"
+
+
 def describe(plan: Plan) -> list[str]:
     """The plan in sentences: what is done, what is missing, bytes and minutes."""
     facts = plan.summary()
-    lines = [f"{facts['cells']['to_do']} results to compute, {facts['cells']['done']} done already; features in {plan.cache}"]
+    lines = [
+        f"{_results(facts['cells']['to_do'])} to compute, {facts['cells']['done']} done already; "
+        f"features in {plan.cache}"
+    ]
     for group in facts["groups"]:
         size = "x".join(map(str, group["image_size"])) if group["image_size"] else "its own size"
         work = f"all {group['planes']} planes encoded" if group["planes"] else "nothing to encode"
@@ -344,7 +351,7 @@ def describe(plan: Plan) -> list[str]:
             parts = f" ({', '.join(f'{task} {_duration(60 * minutes)}' for task, minutes in each.items())})" if len(each) > 1 else ""
             work += f"; fits and scores about {_duration(60 * sum(each.values()))}{parts}"
         seeds = f", seed {', '.join(map(str, group['seeds']))}," if any(each["model"] == group["model"] and each["seeds"] != group["seeds"] for each in facts["groups"]) else ""
-        lines.append(f"  {group['model']}{seeds} on {group['dataset']} at {size}: {work}; {group['cells']} results ({', '.join(group['tasks'])})")
+        lines.append(f"  {group['model']}{seeds} on {group['dataset']} at {size}: {work}; {_results(group['cells'])} ({', '.join(group['tasks'])})")
         if group["views"]:
             lines.append(f"    among them {group['planes_of_views']} planes flipped and turned, for heads that learn from views: {'; '.join(group['views'])}")
         if group["bytes_decoded"]:
@@ -375,4 +382,4 @@ def closing_lines(outcome: Outcome, out: Path) -> list[str]:
         first = paths[0].relative_to(out / "results")
         lines.append(f"warning: {first}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}: {warning}")
     lines += [f"failed: {path.relative_to(out / 'results')}: {said}" for path, said in outcome.failed.items()]
-    return [*lines, f"{len(outcome.done)} result{'s' if len(outcome.done) != 1 else ''} done, {len(outcome.failed)} failed, in {out}, after {_duration(outcome.seconds)}"]
+    return [*lines, f"{_results(len(outcome.done))} done, {len(outcome.failed)} failed, in {out}, after {_duration(outcome.seconds)}"]

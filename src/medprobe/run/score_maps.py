@@ -92,7 +92,7 @@ def matched(dataset: Dataset, cases: Sequence[Case], folder: Path) -> dict[str, 
     faults = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in (("missing", missing), ("that are not test cases", sorted(stems)), ("given twice", double)) if names]
     if faults:
         error = MissingError if len(missing) == len(cases) else RequestError
-        raise error(f"{folder}: expected one prediction for each of the {len(cases)} test cases, found cases {' and '.join(faults)}; give exactly these, as <case>{suffixes[0]} or another of {', '.join(suffixes[1:])}")
+        raise error(f"{folder}: expected one prediction for each of the {len(cases)} test cases, found {' and '.join(faults)}; give exactly these, as <case>{suffixes[0]} or another of {', '.join(suffixes[1:])}")
     return found
 
 

@@ -61,7 +61,7 @@ def _expand(part: str, manifests: dict[Path, Dataset], made_elsewhere: bool) -> 
     if not slash and made_elsewhere and part in DATASETS:
         name, slash, head = part, "/", ""
     if not slash:
-        raise RequestError(f"a task is DATASET/HEAD, found {part!r}; for example {part if part in DATASETS else 'nih14'}/linear, or a suite: {', '.join(known)}")
+        raise RequestError(f"a task is DATASET/HEAD or MANIFEST.toml/HEAD, found {part!r}; for example {part if part in DATASETS else 'nih14'}/linear, or a suite: {', '.join(known)}")
     if name.endswith(".toml"):
         path = Path(name).resolve()
         datasets = [manifests.setdefault(path, manifests.get(path) or load_manifest(Path(name)))]
