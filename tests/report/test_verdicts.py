@@ -32,6 +32,8 @@ AUC = {"dinov3-s": 0.7788, "dinov3-b": 0.7833, "dinov3-l": 0.7865}
         (0.790, 0.789, 0.791, DIFFERS),
         (0.801, None, None, WIDE),
         (0.0, 0.0, 0.0, DIFFERS),
+        (0.8, 0.9, 0.7, WIDE),  # a damaged summary: the ends are exchanged
+        (0.9, 0.7999, 0.8001, WIDE),  # or the value was another
     ],
 )
 def test_the_three_words(value: float, low: float | None, high: float | None, word: str) -> None:

@@ -93,6 +93,18 @@ def test_a_cell_that_is_no_number_is_named_with_its_case(toy: Path, cell: str) -
         scored(toy)
 
 
+@pytest.mark.parametrize("cell", ["3.4", "-0.1", "1.001", "99"])
+def test_logits_and_percent_are_a_wrong_table_not_a_failed_result(toy: Path, cell: str) -> None:
+    (toy / "given" / "a.csv").write_text(table(toy).replace('"007",0.25', f'"007",{cell}'))
+    with pytest.raises(RequestError, match=rf"a\.csv: expected probabilities from 0 to 1, found .*{cell}.* for case '007'"):
+        scored(toy)
+
+
+def test_a_probability_may_be_rounded_past_1(toy: Path) -> None:
+    (toy / "given" / "a.csv").write_text(table(toy).replace('"007",0.25,0.75', '"007",-1e-8,1.00000001'))
+    assert scored(toy)["scores"]["accuracy@fixed_0.5"]["value"] == 7 / 8
+
+
 def test_an_empty_cell_of_parquet_is_named_with_its_case(toy: Path) -> None:
     (toy / "a.csv").write_text(table(toy))
     rows = pd.read_csv(toy / "a.csv", dtype={"case": str}, keep_default_na=False)

@@ -22,6 +22,7 @@ from medprobe.tasks.models import NAMED
 
 AGREES, WIDE, DIFFERS = "agrees", "too wide to tell", "differs"
 WORDS = (AGREES, WIDE, DIFFERS)
+ROUNDING = 1e-9
 ENOUGH = 0.99
 """The share of the release's cases that must be there and measured."""
 WITH_SIZE = ("2",)
@@ -43,8 +44,8 @@ NAMES = {model.spec: model.name for model in NAMED.values() if SPECS[model.spec]
 
 
 def word_of(value: float, low: float | None, high: float | None, theirs: float, within: float) -> str:
-    """One of the three words."""
-    if low is None or high is None:
+    """One of the three words. An interval that does not hold its own value says nothing."""
+    if low is None or high is None or not low - ROUNDING <= value <= high + ROUNDING:
         return WIDE
     if max(abs(value - theirs), theirs - low, high - theirs) <= within:
         return AGREES

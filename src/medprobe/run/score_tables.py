@@ -14,6 +14,8 @@ from medprobe.registry import did_you_mean
 from medprobe.run import results
 from medprobe.types import Case, Dataset, stack_targets
 
+ROUNDING = 1e-6
+"""How far a probability may pass 0 or 1."""
 Parts = Mapping[int | None, Sequence[Case]]
 
 
@@ -91,6 +93,13 @@ def _cells(file: Path, columns: Sequence[str]) -> tuple[list[str], np.ndarray]:
         raise RequestError(
             f"{file}: expected a number for every class of every case, "
             f"found {found} for case {name!r}; write all of them"
+        )
+    beyond = np.abs(numbers - 0.5).max(axis=1, initial=0.0) > 0.5 + ROUNDING
+    if beyond.any():
+        place = int(np.argmax(beyond))
+        raise RequestError(
+            f"{file}: expected probabilities from 0 to 1, found {texts[place]} for case {ids[place]!r}; "
+            "apply a sigmoid or softmax first"
         )
     return ids, numbers
 
