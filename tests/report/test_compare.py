@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medprobe.errors import RequestError
 from medprobe.metrics import dense
 from medprobe.metrics.stats import combine_folds
 from medprobe.report import compare
@@ -109,6 +110,13 @@ def test_a_difference_that_is_nowhere_defined_is_a_dash_with_its_reason(tmp_path
     flags = {flag["model"]: flag["sentence"] for flag in compare.flags(read_tree(tmp_path))}
     assert "hd95 difference —, without interval (no case is defined in both); left out as undefined: 1 + 1 + 18 of 20, 20 patients" in flags["silent"]
     assert not any("nan" in sentence for sentence in flags.values())
+
+
+def test_an_unknown_score_is_refused_with_the_main_one_first(tmp_path: Path) -> None:
+    for model in ("pixels", "weak"):
+        write_maps(tmp_path, model, [1] * 20, main="hd95")
+    with pytest.raises(RequestError, match=r"no score named 'xyz' .*there are \d+, among them hd95, "):
+        compare.comparisons(tmp_path, "pixels", "xyz")
 
 
 def test_of_equal_controls_the_flag_names_that_of_a_control_model(tmp_path: Path) -> None:

@@ -70,7 +70,9 @@ def comparisons(results: Path, baseline: str, metric: str | None = None) -> list
     ]  # fmt: skip
     rows = [{**difference(row, base, metric, len(asked)), "heading": heading([row], metric or row.main)} for row, base in asked]
     if metric is not None and not rows:
-        known = sorted({key for row in tree.rows if row.summary for key in row.summary["scores"]})
+        main = sorted({row.main for row in tree.rows if row.score()})
+        every = {key for row in tree.rows if row.summary for key in row.summary["scores"]}
+        known = [*main, *sorted(every - {*main})]
         raise RequestError(f"no score named {metric!r} in two results of one task; {did_you_mean(metric, known)}")
     charged = [row.get("charged") or {} for row in rows]
     for each in (rows, charged):
