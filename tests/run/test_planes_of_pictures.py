@@ -360,6 +360,14 @@ def test_encode_refuses_a_stack_in_a_folder_of_images(tmp_path: Path) -> None:
         )
 
 
+def test_encode_leaves_out_no_format_of_a_mixed_folder(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for number, form in enumerate(("npy", "nifti", "png")):
+        FILES[form](tmp_path / "images" / f"{number}", picture(colour=True))
+    request = Request("mean-rgb", "", tmp_path / "out", cache=tmp_path / "cache", image_size=9)
+    assert export(request, tmp_path / "images", "npy", nothing)["cases"] == 3
+
+
 @pytest.mark.parametrize("form", ["npy", "nifti"])
 def test_encode_takes_a_folder_of_arrays_or_slices(tmp_path: Path, form: str) -> None:
     (tmp_path / "images").mkdir()

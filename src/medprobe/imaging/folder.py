@@ -13,12 +13,12 @@ import numpy as np
 
 from medprobe.errors import CaseError
 from medprobe.imaging import pictures, tiff
-from medprobe.imaging.kinds import NOUNS, identify
+from medprobe.imaging.kinds import NOUNS, SUFFIXES, identify
 from medprobe.imaging.raw import Raw, chosen, said_plainly, stamp
 from medprobe.types import Source
 
 IGNORED = (".DS_Store", "Thumbs.db", "__MACOSX")
-DICOM = (".dcm", ".dicom")
+DICOM = SUFFIXES["dicom"]
 
 
 def pictures_in(folder: Path) -> list[Path]:

@@ -11,6 +11,7 @@ import numpy as np
 from medprobe.errors import CaseError, Faults, MissingError, RequestError
 from medprobe.features.digests import Digests
 from medprobe.files import dump_json, write_atomically
+from medprobe.imaging.folder import natural
 from medprobe.imaging.formats import pictures_in, slices_in
 from medprobe.run import plan as planning
 from medprobe.run import reading
@@ -93,7 +94,7 @@ def _bytes(matrix: np.ndarray, ids: list[str], parts: dict[str, int], form: str)
 def _folder(images: Path, request: Request, progress: Progress) -> Question:
     if not images.is_dir():
         raise MissingError(f"--images: expected a folder at {images}, found none; check the path")
-    files = (pictures_in(images) or slices_in(images))[: request.limit]
+    files = sorted([*pictures_in(images), *slices_in(images)], key=natural)[: request.limit]
     if not files:
         raise MissingError(f"--images {images}: expected image files, found none; check the folder")
     cases = tuple(Case(file.name, file.name, {"image": (Source(file, plane=True),)}) for file in files)
