@@ -1,6 +1,7 @@
 """Which format a path is, folders of frames, and what planning may ask without decoding."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -122,3 +123,17 @@ def test_a_file_that_may_not_be_read_says_so(tmp_path: Path, refused, monkeypatc
 
     monkeypatch.setattr(Image, "open", forbidden)
     assert "permissions" in refused(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".webp"])
+def test_voxels_and_pictures_that_end_early_are_called_damaged(
+    tmp_path: Path, suffix: str, refused: Callable[..., str]
+) -> None:
+    path, plane = tmp_path / f"a{suffix}", np.arange(256, dtype=np.uint8).reshape(16, 16)
+    if suffix == ".mha":
+        sitk = pytest.importorskip("SimpleITK")
+        sitk.WriteImage(sitk.GetImageFromArray(plane), str(path))
+    else:
+        Image.fromarray(plane).save(path)
+    path.write_bytes(path.read_bytes()[: -path.stat().st_size // 3])
+    assert "damaged" in refused(path)
