@@ -148,7 +148,8 @@ def left_out_text(one: dict[str, Any]) -> str:
     counts = [one["n_undefined"][side] for side in ("model", "baseline", "both")]
     if not any(counts):
         return ""
-    patients = f", {one['n_patients_left_out']} patients" if one["n_patients_left_out"] else ""
+    lost = one["n_patients_left_out"]
+    patients = f", {lost} patient{'s' if lost > 1 else ''}" if lost else ""
     return f"{' + '.join(map(str, counts))} of {sum(counts) + one['n_entries']}{patients}"
 
 
