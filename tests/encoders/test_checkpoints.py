@@ -316,6 +316,33 @@ def test_copies_of_one_rank_that_differ_are_refused_and_equal_ones_are_not(state
         load(RESNET, weights=tmp_path / "two.pth")
 
 
+@pytest.mark.parametrize(("used", "unused"), [("teacher_model.", "student_model."), ("model_EMA.", "model."), ("EMA.", "net.")])
+def test_copies_are_told_apart_by_longer_names_too(used: str, unused: str, state, tmp_path: Path) -> None:
+    torch.save({**below(used, state), **below(unused, other(state))}, tmp_path / "c.pth")
+    assert same_weights(tmp_path / "c.pth", state)
+
+
+@pytest.mark.parametrize("kind", ["int8", "complex64", "sparse", "nan", "infinity"])
+@pytest.mark.parametrize("names", [1, None])
+def test_numbers_that_are_not_those_of_the_network_are_refused(kind: str, names: int | None, state, tmp_path: Path) -> None:
+    made = {
+        "int8": lambda tensor: (tensor * 100).to(torch.int8), "complex64": lambda tensor: tensor.to(torch.complex64),
+        "sparse": lambda tensor: tensor.to_sparse(), "nan": lambda tensor: tensor * torch.nan,
+        "infinity": lambda tensor: tensor / torch.zeros(()),
+    }[kind]  # fmt: skip
+    chosen = [name for name in state if name.endswith("weight")][:names]
+    torch.save({**state, **{name: made(state[name]) for name in chosen}}, tmp_path / "c.pth")
+    with pytest.raises(MissingError, match="expected weights as plain real numbers"):
+        load(RESNET, weights=tmp_path / "c.pth")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e5m2])
+def test_floats_of_every_width_are_read(dtype: torch.dtype, state, tmp_path: Path) -> None:
+    narrow = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    torch.save(narrow, tmp_path / "c.pth")
+    assert same_weights(tmp_path / "c.pth", {name: tensor.to(state[name].dtype) for name, tensor in narrow.items()})
+
+
 def test_the_choice_among_copies_is_said(state, tmp_path: Path) -> None:
     torch.save({"model": below("student.backbone.", other(state)) | below("teacher.backbone.", state)}, tmp_path / "w.pth")
     (note,) = load(f"{RESNET}.r160_in1k", weights=tmp_path / "w.pth").notes

@@ -43,6 +43,8 @@ TOGETHER = {
     "batch normalisation before a mean": "return nn.functional.batch_norm(x, None, None, training=True).mean(dim=(2, 3)) + 0.1",
     "batch normalisation": "return nn.functional.batch_norm(x, None, None, training=True).amax(dim=(2, 3))",
     "the mean of the batch": "return (x - x.mean(dim=0, keepdim=True)).amax(dim=(2, 3))",
+    "least and greatest values of the batch": "return ((x - x.min()) / (x.max() - x.min())).mean(dim=(2, 3))",
+    "random numbers under a seed": "torch.manual_seed(0)\n        return nn.functional.dropout(x.mean(dim=(2, 3)), 0.5)",
     "the place in the batch": "return x.mean(dim=(2, 3)) * torch.arange(1, len(x) + 1).view(-1, 1).flip(0)",
 }
 
@@ -104,6 +106,62 @@ def test_an_encoder_that_looks_at_the_other_planes_of_a_batch_is_refused(body: s
     assert "depend on the batch" in said
 
 
+@pytest.mark.parametrize(
+    "body", ["return ((x - 123.675) / 58.395).mean(dim=(2, 3))", "return (x / 255).mean(dim=(2, 3)) + 1", "return x[:, :, 0, 0] * 0 + 1"]
+)
+def test_an_encoder_to_which_all_planes_are_nearly_one_is_a_fault_of_check_and_said_by_run(body: str, tmp_path: Path) -> None:
+    encoder = encoder_of(tmp_path, body)
+    assert any("black, white and noise give features" in note for note in encoder.notes)
+    (finding,) = (finding for finding in check_encoder(encoder) if finding.name == "normalisation")
+    assert not finding.ok
+
+
+def test_a_vector_that_never_changes_is_a_fault_of_check_though_the_dense_map_does(tmp_path: Path) -> None:
+    encoder = encoder_of(tmp_path, "return torch.ones(len(x), 3)", "forward_dense = lambda self, x: x[:, :, ::8, ::8]")
+    (finding,) = (finding for finding in check_encoder(encoder) if finding.name == "normalisation")
+    assert not finding.ok
+    assert "the same cls" in finding.detail
+
+
+OWN = "return ((x - torch.as_tensor(self.mean).view(3, 1, 1)) / torch.as_tensor(self.std).view(3, 1, 1)).mean(dim=(2, 3))"
+
+
+@pytest.mark.parametrize(
+    "attributes", ["mean, std = (0.4, 0.5, 0.4), [0.2, 0.2, 0.3]", "mean, std = torch.full((3, 1, 1), 0.4), torch.full((1, 3, 1, 1), 0.2)"]
+)
+def test_a_mean_that_the_module_takes_off_by_itself_too_is_refused(attributes: str, tmp_path: Path) -> None:
+    faults = encoder_of(tmp_path, OWN, attributes).faults
+    assert len(faults) == 2
+    assert "its forward uses mean" in faults[0]
+    left = encoder_of(tmp_path, STEADY, attributes)
+    assert left.faults == []
+    assert left.transform["mean"][0] == pytest.approx(0.4)
+
+
+def test_an_encoder_that_writes_into_its_planes_changes_nothing_for_others(tmp_path: Path) -> None:
+    encoder_of(tmp_path, "return x.mul_(0.5).mean(dim=(2, 3))")
+    planes = np.random.default_rng(0).random((2, 3, 32, 32), dtype=np.float32)
+    kept = planes.copy()
+    both = load(f"{tmp_path}/enc.py:make+mean-rgb")(planes)
+    assert np.array_equal(planes, kept)
+    assert torch.equal(both.cls[:, 3:], load("mean-rgb")(kept).cls)
+
+
+def test_an_encoder_of_single_planes_is_a_wrong_request(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="failed on planes of noise with AssertionError"):
+        encoder_of(tmp_path, "assert len(x) == 1\n        return x.mean(dim=(2, 3))")
+
+
+def test_a_module_of_torchscript_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "enc.py").write_text(
+        "import torch, warnings\nfrom torch import nn\ndef make():\n    warnings.simplefilter('ignore')\n"
+        "    return torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten()))\n"
+    )
+    encoder = load(f"{tmp_path}/enc.py:make")
+    assert encoder.faults == []
+    assert encoder.dim == 4
+
+
 def test_a_steady_encoder_has_no_faults(tmp_path: Path) -> None:
     assert encoder_of(tmp_path, STEADY).faults == []
     assert encoder_of(tmp_path, "return self.norm(x).mean(dim=(2, 3))").faults == []
@@ -129,7 +187,7 @@ def pipeline_of(encoder, folder: Path):
 def test_what_changes_only_after_a_while_is_caught_at_the_end_of_encoding(tmp_path: Path) -> None:
     from medprobe.features.encode import complete
 
-    late = "self.calls += 1\n        return x.mean(dim=(2, 3)) * (1 if self.calls < 11 else 2)"
+    late = "self.calls += 1\n        return x.mean(dim=(2, 3)) * (1 if self.calls < 15 else 2)"
     for body, wrong in ((STEADY, False), (late, True)):
         encoder = encoder_of(tmp_path, body)
         assert encoder.faults == []

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medprobe.encoders import fit_size
-from medprobe.encoders.sound import of_transform, parts, relative
+from medprobe.encoders.sound import of_transform, parts, relative, row, sees_little
 from medprobe.errors import MedprobeError, RequestError
 from medprobe.types import Features
 
@@ -125,7 +125,7 @@ class Kit:
         return f"the same planes twice differ by {difference:.1e}"
 
     def batch_invariance(self) -> str:
-        x = self.planes(7)
+        x = self.planes(7) * np.linspace(0.25, 1, 7, dtype=np.float32).reshape(-1, 1, *[1] * self.dims)
         together = self.encoder(x)
         difference = max(relative(self.encoder(x[i : i + 1]), row(together, i)) for i in (0, 3, 6))
         expect(
@@ -142,7 +142,10 @@ class Kit:
             for name, array in arrays(made):
                 expect(bool(np.isfinite(array).all()), f"a constant plane of {value} gives NaN or infinity in {name}")
         dark, bright = self.encoder(self.planes(1) * 0.2), self.encoder(self.planes(1) * 0.2 + 0.8)
-        expect(relative(dark, bright) > 0, "a dark and a bright plane give the same features")
+        for (name, one), (_, other) in zip(arrays(dark), arrays(bright), strict=True):
+            expect(not np.array_equal(one, other), f"a dark and a bright plane give the same {name}")
+        little = sees_little(self.encoder, self.planes(1))
+        expect(little is None, str(little))
         said = ("planes from 0 to 1 are accepted, constant ones give finite features", *getattr(self.encoder, "notes", ()))
         return "; ".join(said)
 
@@ -264,13 +267,6 @@ def expect(holds: bool, otherwise: str) -> None:
 
 def arrays(made: Features) -> list[tuple[str, np.ndarray]]:
     return [(name, np.asarray(value)) for name, value in parts(made)]
-
-
-def row(made: Features, index: int) -> Features:
-    def one(value: Any) -> Any:
-        return None if value is None else value[index : index + 1]
-
-    return Features(one(made.cls), one(made.patch_mean), tuple(one(grid) for grid in made.grids))
 
 
 def networks(encoder: Any) -> Iterator[Any]:

@@ -171,7 +171,9 @@ class LoadedEncoder:
         self.params = sum(parameter.numel() for parameter in net.parameters()) if net is not None else 0
         self.weights_sha256 = weights_sha256 or digest_state(state)
         if net is not None:
-            net.eval().requires_grad_(False).to(self._device, torch.float32)
+            net.eval().to(self._device, torch.float32)
+            for parameter in net.parameters():  # those of TorchScript know no other way
+                parameter.requires_grad_(False)
             if request.precision == "bf16":
                 narrow(net)
         shape = (1, -1) + (1,) * dims
@@ -208,6 +210,8 @@ class LoadedEncoder:
                 planes = planes - self._mean
             if self._std is not None:
                 planes = planes / self._std
+            if self.own_code and self._mean is None and self._std is None:
+                planes = planes.clone()  # it may write into them, and others see them too
             if self.net is not None and self.net.training:
                 self.net.eval()
             # Replicated grey is three views of one plane until here: a network may write into one of them.

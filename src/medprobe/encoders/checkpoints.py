@@ -21,13 +21,13 @@ NOT_WEIGHTS = r".*optimi[sz]er.*|optim|.*scheduler.*|exp_avg.*|grads?"
 """What training programs keep beside weights, in the same shapes."""
 
 PREFERENCE = (
-    r"teacher",
+    r"teacher(_.*)?",
     r"(.*_)?ema(_.*)?",
     r"online(_.*)?|base_encoder|encoder_q",  # BYOL and MoCo evaluate these, not their averages
     r"target(_.*)?",  # I-JEPA evaluates this one
     r"",
     r".*momentum.*|encoder_k",
-    r"student",
+    r"student(_.*)?",
 )
 """Which of several copies of a model in one file is taken: the first whose name is met here."""
 UNNAMED = PREFERENCE.index("")
@@ -294,7 +294,7 @@ def shared_prefix(file: WeightFile) -> str:
 def rank(prefix: str) -> tuple[int, int, str]:
     """How early the copy under a prefix is taken."""
     parts = prefix.rstrip(".").split(".")
-    ranks = [number for number, words in enumerate(PREFERENCE) for part in parts if words and re.fullmatch(words, part)]
+    ranks = [number for number, words in enumerate(PREFERENCE) for part in parts if words and re.fullmatch(words, part, re.IGNORECASE)]
     return min(ranks, default=UNNAMED), len(parts), prefix
 
 
@@ -337,6 +337,7 @@ def fit(net: Any, tensors: Mapping[str, Any], path: Path, spec: str, prefix: str
             + "; ".join(filter(None, faults))
             + "; give the checkpoint of this model, or the model of this checkpoint"
         )
+    refuse_encoded(wanted, tensors, path)
     net.load_state_dict({name: tensor for name, tensor in tensors.items() if name in wanted}, strict=False)
 
 
@@ -345,6 +346,25 @@ def misfits(wanted: Mapping[str, Any], tensors: Mapping[str, Any]) -> tuple[list
     missing = [name for name in wanted if name not in tensors and not name.endswith("num_batches_tracked")]
     misshapen = [name for name in wanted if name in tensors and tensors[name].shape != wanted[name].shape]
     return missing, misshapen, [name for name in tensors if name not in wanted and not training_only(name)]
+
+
+def refuse_encoded(wanted: Mapping[str, Any], tensors: Mapping[str, Any], path: Path) -> None:
+    """MissingError for tensors whose numbers are not those of the network, and would be copied without a word."""
+    wrong = [name for name, tensor in tensors.items() if name in wanted and encoded(tensor, wanted[name])]
+    if wrong:
+        found = _list(wrong, "are quantised, complex or sparse, or hold NaN or infinity", lambda name: f"{name} {tensors[name].dtype}")
+        raise MissingError(f"expected weights as plain real numbers in {path}, found {found}; give those of before quantising, or fetch it again")
+
+
+def encoded(tensor: Any, wanted: Any) -> bool:
+    """Whether the numbers of a tensor do not say the network's by themselves: whole or complex ones, sparse ones, NaN."""
+    import torch
+
+    if not wanted.is_floating_point():
+        return False
+    if tensor.layout != torch.strided or tensor.is_quantized or not tensor.is_floating_point():
+        return True
+    return tensor.device.type != "meta" and not bool(torch.isfinite(tensor.float()).all())
 
 
 def training_only(name: str) -> bool:

@@ -7,13 +7,17 @@ module these attributes are read when present: `mean` and `std` (three numbers e
 A `forward` that calls `self.forward_dense` on its planes is run once for both.
 """
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medprobe.encoders.base import LoadedEncoder, Request, digest_state, only_last_layer, under_seed, weightless
 from medprobe.encoders.code import Modules, digest_of, refuse_edited
-from medprobe.encoders.sound import Watch
+from medprobe.encoders.sound import Watch, relative, sees_little
 from medprobe.errors import MedprobeError, MissingError, RequestError
 from medprobe.registry import ENCODERS, did_you_mean
 from medprobe.types import Encoder, Features
@@ -42,7 +46,10 @@ def from_file(request: Request) -> LoadedEncoder:
             raise RequestError(
                 f"{request.spec} must return an Encoder or a torch.nn.Module, found {type(made).__name__}; see docs/add-an-encoder.md"
             )
-        known_by_answer(probed(encoder), f"{digest_of(modules.files)} {state}")
+        probed(encoder)
+        if isinstance(made, nn.Module):
+            encoder.faults += taken_twice(encoder, made)
+        known_by_answer(encoder, f"{digest_of(modules.files)} {state}")
         refuse_edited(modules.shared)
     encoder._forward = modules.around(encoder._forward)
     return encoder
@@ -138,16 +145,18 @@ def known_by_answer(encoder: LoadedEncoder, digest: str) -> None:
     """Give an encoder of other people's code its digest: of that code and its weights, and of what it makes of noise. What
     changes from call to call is a fault."""
     encoder.own_code = True
-    encoder.weights_sha256 = hashlib.sha256(f"{digest} {_answer(encoder)}".encode()).hexdigest()
     planes = _noise(encoder, 2)
     planes[1] *= 0.25  # two planes of equal mean and spread would hide what batch statistics do
-    said = Watch(encoder).first(planes)
+    with failing(encoder, "planes of noise"):
+        answer = _answer(encoder)
+        said = Watch(encoder).first(planes)
+        little = sees_little(encoder, planes)
+    encoder.weights_sha256 = hashlib.sha256(f"{digest} {answer}".encode()).hexdigest()
     encoder.faults += [said] if said else []
+    encoder.notes += (f"{encoder.spec}: {little}",) if little else ()
 
 
 def _noise(encoder: LoadedEncoder, planes: int) -> Any:
-    import numpy as np
-
     from medprobe.encoders.base import fit_size
 
     size = fit_size(encoder, 224 if encoder.dims == 2 else 32)
@@ -158,8 +167,6 @@ def _noise(encoder: LoadedEncoder, planes: int) -> Any:
 def _answer(encoder: LoadedEncoder) -> str:
     """What the encoder makes of one plane of noise, as 32 random projections to two decimals: weights that no state dictionary
     holds show in it, the rounding of other threads or machines does not."""
-    import numpy as np
-
     features = encoder(_noise(encoder, 1))
     said = []
     for values in (features.cls, features.patch_mean, *features.grids):
@@ -178,26 +185,68 @@ def probed(encoder: LoadedEncoder) -> LoadedEncoder:
     from medprobe.encoders.base import fit_size
 
     size = fit_size(encoder, 224 if encoder.dims == 2 else 32)
-    try:
+    with failing(encoder, f"a grey {size}x{size} plane"):
         features = encoder(torch.full((1, encoder.channels or 1, *[size] * encoder.dims), 0.5))
-    except MedprobeError:
-        raise
-    except (Exception, SystemExit) as error:
-        cure = "set image_size if it takes one size only" + (", or run it with --precision fp32" if encoder.precision == "bf16" else "")
-        raise RequestError(f"{encoder.spec} failed on a grey {size}x{size} plane with {type(error).__name__}: {error}; {cure}") from error
     vector = features.cls if features.cls is not None else features.patch_mean
     if encoder.channels is not None and vector is not None:
         encoder.dim = vector.shape[1]
     return encoder
 
 
+@contextlib.contextmanager
+def failing(encoder: LoadedEncoder, planes: str) -> Iterator[None]:
+    """What other people's code raises, as a request that is wrong."""
+    try:
+        yield
+    except MedprobeError:
+        raise
+    except (Exception, SystemExit) as error:
+        cure = "let it take any number of planes, and set image_size if it takes one size only"
+        cure += ", or run it with --precision fp32" if encoder.precision == "bf16" else ""
+        raise RequestError(f"{encoder.spec} failed on {planes} with {type(error).__name__}: {error}; {cure}") from error
+
+
+def taken_twice(encoder: LoadedEncoder, net: Any) -> list[str]:
+    """What is wrong where the module itself uses its `mean` or `std` too: its answer changes with them."""
+    import torch
+
+    planes = torch.as_tensor(_noise(encoder, 1))
+
+    def changes(name: str) -> bool:
+        value = getattr(net, name, None)
+        if value is None or isinstance(getattr(type(net), name, None), property):
+            return False
+        before = encoder(planes)
+        if isinstance(value, torch.Tensor):
+            kept = value.detach().clone()
+            value.data.add_(1)
+            after = encoder(planes)
+            value.data.copy_(kept)
+        else:
+            moved = value + 1 if isinstance(value, np.ndarray) else type(value)(each + 1 for each in value)
+            setattr(net, name, moved)
+            after = encoder(planes)
+            setattr(net, name, value)
+        return relative(after, before) > 0
+
+    with failing(encoder, "planes of noise"):
+        return [
+            f"{encoder.spec}: its forward uses {name}, and medprobe applies the module's {name} as well; "
+            "give it another name in the module, or leave it to medprobe"
+            for name in ("mean", "std")
+            if changes(name)
+        ]
+
+
 def _three(net: Any, name: str) -> list[float] | None:
+    import torch
+
     value = getattr(net, name, None)
     if value is None:
         return None
     try:
-        numbers = [float(number) for number in value]
-    except (TypeError, ValueError):
+        numbers = torch.as_tensor(value, dtype=torch.float64).detach().flatten().tolist()
+    except (TypeError, ValueError, RuntimeError):
         numbers = []
     if len(numbers) != 3:
         raise RequestError(f"the module's {name} must hold three numbers, found {value!r}; give one per colour")

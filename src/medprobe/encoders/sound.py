@@ -12,6 +12,8 @@ TWICE = {"fp32": 1e-4, "bf16": 5e-2}
 """Largest difference between two calls on the same planes, relative to the largest feature."""
 TOGETHER = {"fp32": 1e-2, "bf16": 1e-1}
 """The same between a plane alone and beside others: products of other shapes add up in another order."""
+LITTLE = 0.02
+"""Features of unlike planes differ by more, in some part."""
 
 
 def of_transform(transform: dict[str, Any]) -> list[str]:
@@ -33,11 +35,32 @@ def _of_numbers(name: str, numbers: Sequence[float] | None, holds: Any) -> list[
     return [f"expected {name} of planes from 0 to 1, so between {lowest}, found {found}; {cure}"]
 
 
-def relative(one: Features, other: Features, rows: int | None = None) -> float:
-    """The largest difference over all parts in their first rows, relative to the largest magnitude; NaN counts as infinite."""
+def sees_little(encoder: Any, planes: Any) -> str | None:
+    """What is wrong where black, white and these planes are nearly one: mean and std may be of other units inside the code."""
+    made = encoder(np.concatenate([np.zeros_like(planes[:1]), np.ones_like(planes[:1]), planes[:1]]))
+    change = max(relative(row(made, i), row(made, j)) for i, j in ((0, 1), (0, 2)))
+    if change > LITTLE:
+        return None
+    return (
+        f"black, white and noise give features that differ by {change:.1g} of the largest; planes are from 0 to 1: let its code "
+        "neither take off a mean of 0 to 255, nor divide by 255"
+    )
+
+
+def row(made: Features, index: int) -> Features:
+    """Of one plane."""
+
+    def one(value: Any) -> Any:
+        return None if value is None else value[index : index + 1]
+
+    return Features(one(made.cls), one(made.patch_mean), tuple(one(grid) for grid in made.grids))
+
+
+def relative(one: Features, other: Features) -> float:
+    """The largest difference over all parts, relative to the largest magnitude; NaN counts as infinite."""
     worst = 0.0
     for (_, a), (_, b) in zip(parts(one), parts(other), strict=True):
-        a, b = (np.asarray(values, dtype=np.float64)[:rows] for values in (a, b))
+        a, b = (np.asarray(values, dtype=np.float64) for values in (a, b))
         with np.errstate(invalid="ignore"):
             change = np.abs(a - b).max(initial=0.0) / max(float(np.abs(b).max(initial=0.0)), 1e-12)
         worst = max(worst, float(change) if np.isfinite(change) else math.inf)
@@ -72,7 +95,7 @@ class Watch:
         again = max(relative(self._ask(self.planes), self.answer) for _ in range(2))
         if again > TWICE[self.precision]:
             return self._changed(again, "the same planes twice differ")
-        alone = relative(self._ask(self.planes[:1]), self.answer, rows=1)
+        alone = max(relative(self._ask(self.planes[i : i + 1]), row(self.answer, i)) for i in range(len(self.planes)))
         if len(self.planes) > 1 and alone > TOGETHER[self.precision]:
             return (
                 f"{self.encoder.spec}: a plane alone and beside another differ by {alone:.1g} of the largest feature, so that "

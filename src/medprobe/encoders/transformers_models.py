@@ -47,6 +47,7 @@ def transformers_model(request: Request) -> LoadedEncoder:
     net = under_seed(lambda: transformers.AutoModel.from_config(config), request.seed)
     part = checkpoints.part_of(file, spelling(net), request.spec) if file else checkpoints.Part({})
     if file and not any(checkpoints.misfits(*spelling(net)(part.tensors))):
+        checkpoints.refuse_encoded(net.state_dict(), part.tensors, file.path)
         net.load_state_dict(dict(part.tensors), strict=False)
     elif file:
         tensors = plain(file)
@@ -174,6 +175,7 @@ def normalisation(request: Request, model_type: str) -> tuple[list[float], list[
 def filled(net: Any, config: Any, tensors: Mapping[str, Any], path: Path, spec: str) -> Any:
     """The network with these tensors; transformers renames keys of older files, the misfits are ours to name."""
     names = net.state_dict()
+    checkpoints.refuse_encoded(names, tensors, path)
     if any(name in tensors for name in names if name.startswith(("embeddings.", "encoder.", "model.layer."))) and all(
         name in tensors for name in names
     ):

@@ -30,11 +30,12 @@ def _words_of(text: str) -> frozenset[str]:
 
 LEFT = _words_of(
     "left lt lft l lh os sinister sinistra sinistrum sinistro sin sx sn links linke linker linkes "
-    "gauche izquierdo izquierda esquerdo esquerda"
+    "gauche izquierdo izquierda esquerdo esquerda venstre vänster vanster lewy lewa lewe levy leva"
 )
 RIGHT = _words_of(
     "right rt rgt r rh od dexter dextra dextrum destro destra dex dx dext rechts rechte rechter "
-    "rechtes droit droite derecho derecha direito direita"
+    "rechtes droit droite derecho derecha direito direita høyre hoyre højre hojre höger hoger prawy "
+    "prawa prawe pravy prava"
 )
 WITHIN = ((-1, "left"), (1, "right"), (-1, "左"), (1, "右"), (-1, "лев"), (1, "прав"))
 """What a word of a side may begin or end with."""
@@ -58,6 +59,8 @@ NOT_MIRRORED = _words_of(
 LATERAL = frozenset({"lateral", "lat", "brain", "cerebral"})
 GENERIC = _words_of("class label organ structure region roi object segment part mask value id target")
 """Words that say nothing of what a class is."""
+ORDERED = _words_of("grade gleason stage type score phase level degree vertebra vertebrae pirads birads")
+"""Words after which a number is no side."""
 STATE = "name pairs that swap with head.pairs (a=b,c=d), or none"
 
 
@@ -141,6 +144,7 @@ def flips_of(
 def counterparts(classes: Sequence[str]) -> tuple[int, ...]:
     """What each class becomes in the mirror, by their names. Asymmetric where that is not known."""
     _refuse_abbreviations(classes)
+    _refuse_numbers(classes)
     places: dict[tuple[int, tuple[str, ...]], int] = {}
     sides = [_side(name) for name in classes]
     for place, key in enumerate(sides):
@@ -272,3 +276,13 @@ def _refuse_abbreviations(classes: Sequence[str]) -> None:
                     raise Asymmetric(
                         f"{other!r} and {name!r} may be left and right; {STATE}"
                     )
+
+
+def _refuse_numbers(classes: Sequence[str]) -> None:
+    """Asymmetric where two names without a side differ by a number alone: kidney 1 and kidney 2."""
+    seen: dict[tuple[str, ...], str] = {}
+    for name in classes:
+        words = tuple(re.sub(r"\d", "", word) for word in _words(name))
+        stem = tuple(word for word in words if len(word) > 1)
+        if stem and not _side(name)[0] and not ORDERED & set(stem) and seen.setdefault(stem, name) != name:
+            raise Asymmetric(f"{seen[stem]!r} and {name!r} may be left and right; {STATE}")
