@@ -367,7 +367,8 @@ def check(
         _print([{"name": finding.name, "ok": finding.ok, "detail": finding.detail} for finding in findings])
     else:
         for finding in findings:
-            print(f"{'ok   ' if finding.ok else 'FAULT'}  {finding.name}: {finding.detail}")
+            detail = finding.detail.removeprefix("warning, ")
+            print(f"{finding.word:7} {finding.name}: {detail}")
     if not all(finding.ok for finding in findings):
         raise SystemExit(1)
 

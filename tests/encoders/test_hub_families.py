@@ -152,3 +152,39 @@ def test_misspelt_open_clip_names_are_answered(spec: str, message: str) -> None:
     pytest.importorskip("open_clip")
     with pytest.raises(RequestError, match=message):
         load(spec)
+
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+
+
+def saved(net: torch.nn.Module, folder: Path) -> str:
+    net.save_pretrained(folder)
+    numbers = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(numbers))
+    return f"transformers:{folder}"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("ViTMAE", {**SMALL, "image_size": 32, "patch_size": 8, "mask_ratio": 0.0}),
+        ("ViTMAE", {**SMALL, "image_size": 32, "patch_size": 8}),
+        ("Swin", {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "image_size": 32, "window_size": 4}),
+        ("Bert", {**SMALL, "vocab_size": 50}),
+    ],
+)
+def test_a_network_without_a_token_for_each_patch_in_its_place_is_refused(
+    name: str, settings: dict, tmp_path: Path
+) -> None:
+    """A masked autoencoder shuffles its patches, also where none is masked."""
+    transformers = pytest.importorskip("transformers", minversion="4.56")
+    net = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**settings))
+    with pytest.raises(RequestError, match=f"token for each patch.*found {name}Model: "):
+        load(saved(net, tmp_path))
+
+
+def test_a_vit_of_transformers_is_taken(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", minversion="4.56")
+    config = transformers.ViTConfig(**SMALL, image_size=32, patch_size=8)
+    made = load(saved(transformers.ViTModel(config), tmp_path))(torch.rand(2, 3, 32, 32))
+    assert made.grid.shape == (2, 32, 4, 4)

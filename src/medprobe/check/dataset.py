@@ -117,7 +117,8 @@ def _patients(dataset: Dataset, cases: Sequence[Case]) -> Finding:
     leaks = [f"{len(patients)} between {pair} (first {patients[0]})" for pair, patients in shared_patients(cases).items()]
     said = f"{count:,} patients, {'shared: ' + ', '.join(leaks) if leaks else 'none in two parts'}"
     if dataset.official_leak:
-        return Finding("patients", True, f"{said}; warning, the official split leaks: {dataset.official_leak}")
+        leak = f"the official split leaks: {dataset.official_leak}"
+        return Finding("patients", True, f"warning, {said}; {leak}")
     return Finding("patients", not leaks, said + ("; give every patient one part" if leaks else ""))
 
 

@@ -25,6 +25,13 @@ class Finding(NamedTuple):
     ok: bool
     detail: str
 
+    @property
+    def word(self) -> str:
+        """What stands before it on a line of its own: ok, FAULT, or warning where it holds but is doubtful."""
+        if not self.ok:
+            return "FAULT"
+        return "warning" if self.detail.startswith("warning, ") else "ok"
+
 
 def check_encoder(encoder: Any, *, tolerance: float | None = None) -> list[Finding]:
     """All findings, in a fixed order; the encoder conforms when every one is ok.

@@ -15,6 +15,7 @@ from typing import Any
 from medprobe.encoders import checkpoints, dinov3, hub
 from medprobe.encoders.base import IMAGENET_MEAN, IMAGENET_STD, LoadedEncoder, Request, choose_layers, under_seed
 from medprobe.encoders.normalisation import SAT493M_MEAN, SAT493M_STD, of_config
+from medprobe.encoders.sound import Watch
 from medprobe.errors import ExtraError, MissingError, RequestError
 from medprobe.registry import ENCODERS
 from medprobe.types import Features
@@ -96,7 +97,29 @@ def transformers_model(request: Request) -> LoadedEncoder:
         else f"https://huggingface.co/{request.rest}",
     )
     encoder.notes = tuple(filter(None, (part.note, file.doubt if file else None)))
+    if table:
+        refuse_unlike(encoder, type(net).__name__)
     return encoder
+
+
+def refuse_unlike(encoder: LoadedEncoder, network: str) -> None:
+    """RequestError for a network that does not answer planes with a token for each patch, in their
+    places: models of text, of windows, of several parts, and those that mask or shuffle patches."""
+    import torch
+
+    size = encoder.default_size
+    planes = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    try:
+        fault = Watch(encoder).first(planes)
+    except Exception as error:
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        fault = f"its answer to planes cannot be used ({said})"
+    if fault:
+        raise RequestError(
+            f"{encoder.spec}: expected a vision model with a token for each patch, such as DINOv3, "
+            f"DINOv2 or ViT, found {network}: {fault.removeprefix(f'{encoder.spec}: ')}; take its "
+            "timm: or open_clip: version, or a Python file that returns the features"
+        )
 
 
 def spelling(net: Any) -> checkpoints.Spelled:
