@@ -478,3 +478,19 @@ def test_a_whole_archive_that_torch_cannot_read_is_not_damaged(tmp_path: Path) -
     (tmp_path / "w.pth").write_bytes(zipped("archive/data.pkl", "archive/version"))
     with pytest.raises(MissingError, match="an archive that is whole"):
         load(RESNET, weights=tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("wrong", ["missing", "shape"])
+@pytest.mark.parametrize(("better", "taken"), [("teacher.", "student."), ("ema.", "model.")])
+def test_a_better_copy_that_does_not_fit_is_named(
+    better: str, taken: str, wrong: str, state, tmp_path: Path
+) -> None:
+    first, *rest = state
+    spoilt = {name: state[name] for name in rest}
+    if wrong == "shape":
+        spoilt[first] = torch.ones(3)
+    torch.save(below(better, spoilt) | below(taken, state), tmp_path / "w.pth")
+    (note,) = load(f"{RESNET}.r160_in1k", weights=tmp_path / "w.pth").notes
+    assert f"under {taken} of the file, since {better} is incomplete or of another shape" in note
+    torch.save(below(better, state) | below(taken, state), tmp_path / "w.pth")
+    assert "since" not in " ".join(load(f"{RESNET}.r160_in1k", weights=tmp_path / "w.pth").notes)

@@ -59,18 +59,21 @@ class WeightFile:
 @dataclass(frozen=True)
 class Part:
     """The tensors of a model in a file, under the model's names; `prefix`: where in the file they lie; `copies`: where
-    others that fit lie, which were not taken."""
+    others that fit lie, which were not taken; `unfit`: where one lies that would have been preferred."""
 
     tensors: Mapping[str, Any]
     prefix: str = ""
     copies: tuple[str, ...] = ()
+    unfit: tuple[str, ...] = ()
 
     @property
     def note(self) -> str | None:
         """What the user must hear of a choice."""
-        if not self.copies:
+        if not self.copies and not self.unfit:
             return None
-        return f"weights are those under {self.prefix or 'no prefix'} of the file, which fit beside {', '.join(self.copies)}"
+        beside = f", which fit beside {', '.join(self.copies)}" if self.copies else ""
+        instead = f", since {', '.join(self.unfit)} is incomplete or of another shape" if self.unfit else ""
+        return f"weights are those under {self.prefix or 'no prefix'} of the file{beside}{instead}"
 
 
 def read(path: Path) -> WeightFile:
@@ -271,7 +274,9 @@ def part_of(file: WeightFile, spelled: Spelled, spec: str) -> Part:
             f"expected one copy of {spec} in {file.path}, found it under {' and '.join([best, *equals])} with other values; "
             "save the one that is meant alone"
         )
-    return Part(spelled(under(file, best, others))[1], best, tuple(copies))
+    better = {prefix for prefix in found if rank(prefix)[0] < rank(best)[0]}
+    unfit = sorted(better - doubled - {prefix for prefix in found if best.startswith(prefix)})
+    return Part(spelled(under(file, best, others))[1], best, tuple(copies), tuple(unfit))
 
 
 def under(file: WeightFile, prefix: str, others: Sequence[str] = ()) -> dict[str, Any]:
