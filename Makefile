@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test accept check bench traps equalities docs clean
+.PHONY: demo test accept check golden bench traps equalities docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make test    the tests (10 minutes at most on 2 cores, after set-up)"
 	@echo "make accept  the long checks"
 	@echo "make check   ruff, mypy, import-linter, documentation"
+	@echo "make golden  the same commands by the commit before (or BASE=REVISION) and by this tree: what differs"
 	@echo "make bench   speed beside what people use, as ratios; writes docs/performance.md"
 	@echo "make traps   every known trap of the datasets and the test that covers it"
 	@echo "make equalities  every official source whose numbers are ours, and the test that holds them equal"
@@ -40,10 +41,13 @@ accept: $(VENV)/.all
 	$(BIN)/python -m pytest -q -m accept
 
 check: $(VENV)/.all
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks golden
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/zensical build --clean
+
+golden: $(VENV)/.all
+	$(BIN)/python golden $(BASE)
 
 bench: $(VENV)/.all
 	$(BIN)/python benchmarks
