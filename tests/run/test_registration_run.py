@@ -155,6 +155,9 @@ def asked(home: Path, model: str, task: str, **settings: object) -> None:
         ("pixels", "identity", {"tune": "niter=1"}, "no settings to choose"),
         ("pixels", "convexadam", {"inverse_consistent": "maybe"}, "true or false"),
         ("pixels", "convexadam", {"grid_sp": -1}, "grid_sp"),
+        ("pixels", "convexadam", {"grid_sp_adam": [2, 2]}, "each of the 3 axes"),
+        ("pixels", "convexadam", {"tune": "grid_sp=3|[2,2]"}, "grid_sp must be .* 3 axes"),
+        ("pixels", "convexadam", {"tune": "grid_sp_adam=[2,2]|2"}, "grid_sp_adam must be .* 3 axes"),
         ("mind", "demons", {}, "add pixels"),
     ],
 )
@@ -163,6 +166,7 @@ def test_a_wrong_request_is_refused_before_anything_is_done(tmp_path: Path, mode
     with pytest.raises(RequestError, match=said):
         asked(tmp_path, model, task, **settings)
     assert not (tmp_path / "out/results").exists()
+    assert not (tmp_path / "cache/features").exists()
 
 
 def test_features_of_cases_are_refused_for_pairs(plane: Path) -> None:

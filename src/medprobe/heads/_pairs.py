@@ -118,6 +118,14 @@ class Registration:
             replace(self, **settings, tune="")  # says what a setting cannot be before anything is computed
         return tried
 
+    def check(self, dims: int) -> None:
+        """RequestError for a setting, or one that `tune` tries, that images of `dims` cannot have."""
+        for settings in self.combinations() or [{}]:
+            replace(self, **settings, tune="").check_axes(dims)
+
+    def check_axes(self, dims: int) -> None:
+        """RequestError for a setting of another number of axes than `dims`."""
+
     def identity(self) -> dict[str, Any]:
         """What a checkpoint of this head must agree with."""
         return {**asdict(self), "head": type(self).__name__}

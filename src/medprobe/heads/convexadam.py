@@ -50,6 +50,13 @@ class ConvexAdam(Registration):
             value = getattr(self, name)
             _pooled.require(_pooled.is_number(value) and value > 0, "convexadam", name, "a number above 0", value)
 
+    def check_axes(self, dims: int) -> None:
+        for name in ("grid_sp", "grid_sp_adam"):
+            value = getattr(self, name)
+            fits = not isinstance(value, tuple | list) or len(value) == dims
+            needed = f"a number, or one for each of the {dims} axes of the images"
+            _pooled.require(fits, "convexadam", name, needed, value)
+
     def displacement(self, state: State, sample: Sample, ctx: Context) -> np.ndarray:
         from medprobe.heads._convex_adam import convex_adam
 

@@ -13,6 +13,7 @@ from medprobe.errors import CaseError, Faults, MedprobeError, RequestError
 from medprobe.features.digests import Digests
 from medprobe.features.reduce import reduce_named
 from medprobe.heads._dense import Segmenter
+from medprobe.heads._pairs import Registration
 from medprobe.imaging import formats
 from medprobe.registry import HEADS, did_you_mean
 from medprobe.run import reading, results, splits, windows
@@ -207,6 +208,9 @@ def _check_cells(questions: Sequence[Question], request: Request, faults: Faults
         if isinstance(question.head, Segmenter):
             with faults.collected():
                 question.head.check(dataset.classes)
+        if isinstance(question.head, Registration):
+            with faults.collected():
+                question.head.check(dataset.dims)
         if question.on_pixels and PIXELS not in request.model.split(","):
             faults.found.append(RequestError(f"{name}: {question.task.head} looks at the planes themselves, so it runs with the model {PIXELS}, found {request.model}; add {PIXELS} to --model"))
         with faults.collected():
