@@ -435,3 +435,12 @@ def test_a_network_may_write_into_its_planes(tmp_path: Path) -> None:
     encoder = load(f"{tmp_path}/own.py:make_encoder")
     found = encoder(torch.full((2, 1, 8, 8), 0.25)).cls
     np.testing.assert_allclose(found, [[1.25, 0.25, 0.25]] * 2)
+
+
+def test_folders_in_the_layout_of_transformers_are_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "dinov2"}')
+    with pytest.raises(RequestError, match="transformers:"):
+        load(f"local-dir:{tmp_path}")
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(MissingError, match=r"in several \(model.safetensors.index.json"):
+        load(f"transformers:{tmp_path}")

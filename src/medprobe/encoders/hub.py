@@ -98,6 +98,12 @@ def weights_in(folder: Path, spec: str) -> Path:
     for name in WEIGHT_FILES:
         if (folder / name).is_file():
             return folder / name
+    index = next((path.name for path in sorted(folder.glob("*.index.json"))), None)
+    if index is not None:
+        raise MissingError(
+            f"{spec}: expected the weights in one file, found them in several ({index} in {folder}); "
+            "save them again in one, with a larger max_shard_size"
+        )
     raise MissingError(
         f"{spec}: expected one of {', '.join(WEIGHT_FILES)} in {folder}, found none; put the weights there, or give --weights FILE"
     )

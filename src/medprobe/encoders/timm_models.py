@@ -103,6 +103,11 @@ def local_model(request: Request) -> LoadedEncoder:
         raise MissingError(
             f"{request.spec}: expected config.json in {folder}, found none; give a folder in timm's layout (config.json and model.safetensors)"
         )
+    if "architecture" not in json.loads((folder / "config.json").read_text()):
+        raise RequestError(
+            f"{request.spec}: expected timm's config.json, which names an architecture, found one "
+            f"without; a folder of transformers is transformers:{folder}"
+        )
     weights = request.weights or (None if request.random else hub.weights_in(folder, request.spec))
     return build(request, Named(f"local-dir:{folder}", weights, None, _licence(folder)))
 
