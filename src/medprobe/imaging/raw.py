@@ -23,7 +23,7 @@ DAMAGE = (EOFError, zlib.error, struct.error)
 SIGNS_OF_DAMAGE = re.compile(
     r"truncat|ends? early|ended before|less than expected|got \d+ bytes|failed to read|greater than file size"
     r"|\bcrc|checksum|corrupt|broken|premature|not enough|filter returned failure|unexpected end|end of file"
-    r"|reason: success|could not create decoder object",
+    r"|could not create decoder object",
     re.IGNORECASE,
 )
 """What decoders raise and say of files that end early or hold other bytes than were written. All else is a file of a kind

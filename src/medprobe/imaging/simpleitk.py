@@ -77,7 +77,7 @@ def volume(path: Path, *, as_stored: bool = False, further_axes: bool = False, m
     shape = _shape(reader, path)
     _check_scaling(path)
     _check_stream(path)
-    with _said_plainly(path):
+    with _said_plainly(path, EOFError):  # a good header without the voxels that it promises
         array = _simpleitk().GetArrayFromImage(reader.Execute())
     stored = array.T  # the first axis of SimpleITK is the last of its arrays, but for components
     if reader.GetNumberOfComponents() > 1:
@@ -148,14 +148,14 @@ def _affine(reader: Any) -> np.ndarray:
 
 
 @contextmanager
-def _said_plainly(path: Path) -> Iterator[None]:
-    """What SimpleITK raises, without its own file and line."""
+def _said_plainly(path: Path, kind: type[Exception] = ValueError) -> Iterator[None]:
+    """What SimpleITK raises, without its own file and line, as an error of another kind."""
     try:
         yield
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         with said_plainly(path):
-            raise ValueError(lines[-1][-200:]) from error
+            raise kind(lines[-1][-200:]) from error
 
 
 def _text(path: Path) -> tuple[str, int]:
